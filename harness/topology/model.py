@@ -1,0 +1,168 @@
+"""What the network looks like: switches, hosts with one NIC per switch, server roles.
+
+A `Topology` is declared, immutable and already checked: whoever holds one may build it. Files are read and
+refused in `loader.py`; addresses are given in `addresses.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+
+#: The ports of every server; each server has a host of its own, so they never collide.
+CLIENT_PORT = 2181
+QUORUM_PORT = 2888
+ELECTION_PORT = 3888
+
+
+class Role(StrEnum):
+    """A server's declared part in the quorum (not its current state, which is `leader` or `follower`)."""
+
+    PARTICIPANT = "participant"
+    OBSERVER = "observer"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One layer-2 network. Two switches share nothing: the death of one is not seen on the other."""
+
+    name: str
+    subnet: IPv4Network
+
+
+@dataclass(frozen=True)
+class Nic:
+    """One network interface of one host; it is named after the switch that it is plugged into."""
+
+    host: str
+    switch: str
+    address: IPv4Address
+    prefix_length: int
+
+    @property
+    def name(self) -> str:
+        """`zk1:net1`, as faults and reports write it."""
+        return f"{self.host}:{self.switch}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A host that runs one ZooKeeper server."""
+
+    id: int
+    nics: tuple[Nic, ...]
+    role: Role = Role.PARTICIPANT
+    #: Overrides the topology's version for this server, else None.
+    version: str | None = None
+
+    @property
+    def host(self) -> str:
+        """`zk1` for server 1."""
+        return f"zk{self.id}"
+
+
+@dataclass(frozen=True)
+class ClientHost:
+    """A host that load runs on. It has NICs of its own, because a client on a switch sees what no client sees."""
+
+    name: str
+    nics: tuple[Nic, ...]
+
+    @property
+    def host(self) -> str:
+        """The host's name; the same as `name`, so that servers and client hosts are alike."""
+        return self.name
+
+
+#: A value of zoo.cfg.
+Setting = str | int | bool
+
+
+@dataclass(frozen=True)
+class ZooKeeperOptions:
+    """What the servers are and how they are set up."""
+
+    version: str
+    #: Lines of zoo.cfg beyond those that the harness itself writes; tickTime, initLimit and syncLimit among them.
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    #: Whether every address of a server is in the configuration (ZOOKEEPER-3188); off is the control experiment.
+    multi_address: bool = True
+    #: Extra arguments of the JVM.
+    jvm: tuple[str, ...] = ()
+
+    @property
+    def tick_ms(self) -> int:
+        """TickTime in milliseconds."""
+        return int(self.settings.get("tickTime", 500))
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A whole declared network with its servers and client hosts."""
+
+    name: str
+    title: str
+    switches: tuple[Switch, ...]
+    servers: tuple[Server, ...]
+    client_hosts: tuple[ClientHost, ...]
+    zookeeper: ZooKeeperOptions
+    #: The text that it was read from, so that a run folder repeats it.
+    source: str = ""
+
+    def switch(self, name: str) -> Switch:
+        """The switch of that name; KeyError where there is none."""
+        for switch in self.switches:
+            if switch.name == name:
+                return switch
+        raise KeyError(name)
+
+    @property
+    def switch_names(self) -> tuple[str, ...]:
+        """The switches' names, in the order of the file."""
+        return tuple(s.name for s in self.switches)
+
+    @property
+    def hosts(self) -> tuple[Server | ClientHost, ...]:
+        """Servers, then client hosts."""
+        return (*self.servers, *self.client_hosts)
+
+    def server(self, server_id: int) -> Server:
+        """The server of that id; KeyError where there is none."""
+        for server in self.servers:
+            if server.id == server_id:
+                return server
+        raise KeyError(server_id)
+
+    def nics(self) -> Iterator[Nic]:
+        """Every NIC of every host."""
+        for host in self.hosts:
+            yield from host.nics
+
+    @property
+    def participants(self) -> tuple[Server, ...]:
+        """The voting servers."""
+        return tuple(s for s in self.servers if s.role is Role.PARTICIPANT)
+
+    @property
+    def quorum_size(self) -> int:
+        """The least number of participants that is a majority."""
+        return len(self.participants) // 2 + 1
+
+    def client_addresses(self, *, host: ClientHost | None = None) -> tuple[str, ...]:
+        """`address:port` of every server address, those first that `host` shares a switch with; others left out."""
+        switches = {n.switch for n in host.nics} if host else set(self.switch_names)
+        return tuple(f"{n.address}:{CLIENT_PORT}" for s in self.servers for n in s.nics if n.switch in switches)
+
+    def connection_string(self, *, host: ClientHost | None = None) -> str:
+        """What a client on `host` gives to its library."""
+        return ",".join(self.client_addresses(host=host))
+
+    def server_of(self, address: str) -> int | None:
+        """The id of the server with that `address` (with or without a port), or None."""
+        plain = address.rsplit(":", 1)[0]
+        for server in self.servers:
+            if any(str(n.address) == plain for n in server.nics):
+                return server.id
+        return None
