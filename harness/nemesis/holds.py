@@ -1,0 +1,95 @@
+"""What faults hold, so that overlapping faults heal right.
+
+Two faults may hold the same thing: a dead switch also cuts the cables that a `link-down` has cut. A thing comes
+back only when nobody holds it any more; each change is computed from all holds and applied in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from harness.testbed.handles import Link, Testbed
+from harness.topology.model import Topology
+from harness.zookeeper.ensemble import Ensemble
+
+
+class LinkHolds:
+    """Which switches and cables are cut, and by which faults (by id)."""
+
+    def __init__(self, testbed: Testbed, topology: Topology) -> None:
+        self._testbed, self._topology = testbed, topology
+        self._holds: dict[Link, set[int]] = {}
+
+    def cut(self, fault: int, links: Iterable[Link]) -> None:
+        """Cut, as one batch."""
+        links = tuple(links)
+        for link in links:
+            self._holds.setdefault(link, set()).add(fault)
+        self._testbed.set_links(links, up=False)
+
+    def release(self, fault: int, links: Iterable[Link]) -> None:
+        """Restore what nobody else holds. Idempotent."""
+        freed = []
+        for link in links:
+            holders = self._holds.get(link, set())
+            holders.discard(fault)
+            if not holders:
+                self._holds.pop(link, None)
+                freed.append(link)
+        switches = [link for link in freed if link.host is None]
+        cables = [link for link in freed if link.host is not None and not self.is_cut(link)]
+        self._testbed.set_links([*switches, *cables], up=True)
+        # a switch brings all its ports up with it; those that are still cut go down again
+        still_cut = [link for link in self._holds if link.host is not None and Link(link.switch) in switches]
+        if still_cut:
+            self._testbed.set_links(still_cut, up=False)
+
+    def is_cut(self, link: Link, *, but: int | None = None) -> bool:
+        """Whether any fault, except the one with the id `but`, holds this switch or cable, or the cable's switch."""
+        holders = set(self._holds.get(link, set()))
+        if link.host is not None:
+            holders |= self._holds.get(Link(link.switch), set())
+        return bool(holders - {but})
+
+
+class Hold(Enum):
+    """How a process fault holds a server."""
+
+    DOWN = "down"
+    PAUSED = "paused"
+
+
+class ServerHolds:
+    """Which servers are down or paused, and by which faults (by id)."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._ensemble = ensemble
+        self._holds: dict[int, dict[int, Hold]] = {}
+
+    def hold(self, fault: int, server: int, how: Hold, *, gently: bool = False) -> None:
+        """Take a server down (`gently`: by SIGTERM) or pause it."""
+        self._holds.setdefault(server, {})[fault] = how
+        if how is Hold.PAUSED:
+            if self._ensemble.is_running(server):
+                self._ensemble.pause(server)
+        elif gently:
+            self._ensemble.stop_server(server)
+        else:
+            self._ensemble.kill(server)
+
+    def release(self, fault: int, server: int) -> None:
+        """Bring a server back to what the remaining holds say. Idempotent."""
+        self._holds.get(server, {}).pop(fault, None)
+        left = set(self._holds.get(server, {}).values())
+        if Hold.DOWN in left:
+            return
+        self._ensemble.start_server(server)
+        if Hold.PAUSED in left:
+            self._ensemble.pause(server)
+        else:
+            self._ensemble.resume(server)
+
+    def held(self, server: int, *, but: int | None = None) -> bool:
+        """Whether any fault, except the one with the id `but`, holds this server."""
+        return bool(self._holds.get(server, {}).keys() - {but})

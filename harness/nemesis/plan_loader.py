@@ -1,0 +1,284 @@
+"""Reads fault plans, and refuses wrong ones with one line: file, key, the value found, what is allowed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PlainValidator
+
+from harness.errors import PlanError
+from harness.history.scenario import LoadSpec
+from harness.nemesis.kinds import KINDS, Aim
+from harness.nemesis.plan import DEFAULT_AFTERMATH_S, MAX_STEPS, Plan, RandomFaults, Step, check_times
+from harness.nemesis.targets import FOLLOWER, RANDOM, SERVER_ROLES, server_ids
+from harness.topology.duration import DURATION_FORM, MAX_SECONDS, parse_duration
+from harness.topology.library import library_names, locate, name_of
+from harness.topology.toml_document import (
+    Table,
+    allowed_words,
+    key_path,
+    nearest,
+    one_line,
+    parse_document,
+    read_text,
+    refused,
+    value_text,
+)
+
+_DIRECTORY = "faults"
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str):
+        raise refused("this is not a duration")
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise refused("this is not a duration") from None
+
+
+def _server(value: object) -> str:
+    """`zk2` for 2, `zk1,zk3` for the same or for `1,3`, or a role."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise refused("this is not a server")
+    if value in SERVER_ROLES:
+        return value
+    try:
+        return ",".join(f"zk{number}" for number in server_ids(value))
+    except ValueError:
+        raise refused(f"this is not a server. {nearest(value, SERVER_ROLES)}".strip()) from None
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or not value or ":" in value or len(value) > 40 or not value.isprintable():
+        raise refused("this is not a name")
+    return value
+
+
+def _range(value: object) -> tuple[float, float]:
+    if isinstance(value, list) and len(value) == 2:
+        shortest, longest = _duration(value[0]), _duration(value[1])
+    else:
+        shortest = longest = _duration(value)
+    if not 0 < shortest <= longest:
+        raise refused("the first must be more than 0s and not more than the second")
+    return shortest, longest
+
+
+Duration = Annotated[float, PlainValidator(_duration)]
+DurationRange = Annotated[tuple[float, float], PlainValidator(_range)]
+ServerTarget = Annotated[str, PlainValidator(_server)]
+Word = Annotated[str, PlainValidator(_word)]
+
+_KIND_WORDS = allowed_words(KINDS)
+_SERVER_FORM = f'the id of a server such as 2 or "zk2", several as "zk1,zk3", or {allowed_words(SERVER_ROLES)}'
+_SWITCH_FORM = f'the name of a switch, or "{RANDOM}"'
+_HOST_FORM = f'the name of a host such as "zk2" or "c1", or "leader", "{FOLLOWER}", "{RANDOM}"'
+
+
+class _StepTable(Table):
+    at: Duration = Field(description=DURATION_FORM)
+    fault: str = Field(description=_KIND_WORDS)
+    lasts: Duration | None = Field(default=None, alias="for", description=DURATION_FORM)
+    switch: Word | None = Field(default=None, description=_SWITCH_FORM)
+    host: Word | None = Field(default=None, description=_HOST_FORM)
+    server: ServerTarget | None = Field(default=None, description=_SERVER_FORM)
+
+
+class _RandomTable(Table):
+    faults: list[str] = Field(min_length=1, max_length=len(KINDS), description=f"a list of some of {_KIND_WORDS}")
+    count: int | None = Field(
+        default=None, ge=1, le=MAX_STEPS, description=f"a number of faults, from 1 to {MAX_STEPS}"
+    )
+    every: Duration | None = Field(default=None, description=DURATION_FORM)
+    lasts: DurationRange | None = Field(
+        default=None, alias="for", description='the shortest and the longest, as ["2s", "5s"], or one duration'
+    )
+    rest: Duration = Field(default=0.0, description=DURATION_FORM)
+    start: Duration = Field(default=0.0, alias="from", description=DURATION_FORM)
+    until: Duration | None = Field(default=None, description=DURATION_FORM)
+    switch: Word = Field(default=RANDOM, description=_SWITCH_FORM)
+    host: Word = Field(default=RANDOM, description=_HOST_FORM)
+    server: ServerTarget = Field(default=RANDOM, description=_SERVER_FORM)
+
+
+class _ExpectTable(Table):
+    recovery_within: Duration | None = Field(default=None, description=DURATION_FORM)
+
+
+class _LoadTable(Table):
+    clients: int = Field(default=LoadSpec().clients, ge=1, le=1000, description="a number of sessions, from 1 to 1000")
+    rate: int | float = Field(
+        default=LoadSpec().rate, ge=0.1, le=100_000, description="operations per second, from 0.1 to 100000"
+    )
+    paths: int = Field(default=LoadSpec().paths, ge=1, le=100_000, description="a number of znodes, from 1 to 100000")
+    session_timeout: Duration | None = Field(default=None, description=DURATION_FORM)
+    window: int = Field(
+        default=LoadSpec().window, ge=1, le=1000, description="operations in flight on a session, from 1 to 1000"
+    )
+
+
+class _PlanTable(Table):
+    title: str = Field(min_length=1, max_length=200, description="one line that says what happens")
+    topology: str = Field(
+        default="dual-net", min_length=1, max_length=200, description="the name of a topology, or its file"
+    )
+    duration: Duration | None = Field(default=None, description=DURATION_FORM)
+    expect: _ExpectTable = Field(default_factory=_ExpectTable, description="a table")
+    load: _LoadTable = Field(default_factory=_LoadTable, description="a table")
+    step: list[_StepTable] = Field(
+        default_factory=list, max_length=MAX_STEPS, description=f"at most {MAX_STEPS} tables [[step]]"
+    )
+    random: list[_RandomTable] = Field(default_factory=list, max_length=20, description="at most 20 tables [[random]]")
+
+
+def library_plans() -> tuple[str, ...]:
+    """The names of the plans that come with the harness, sorted."""
+    return library_names(_DIRECTORY)
+
+
+def load_plan(name_or_path: str) -> Plan:
+    """A plan of the library by its name, or one of your own by the path of its file.
+
+    Raises:
+        UsageError: no such name in the library.
+        PlanError: the file cannot be read, or what it says cannot be carried out.
+    """
+    path = locate(_DIRECTORY, name_or_path, "fault plan")
+    return parse_plan(read_text(path, PlanError), str(path))
+
+
+def parse_plan(text: str, source_name: str) -> Plan:
+    """The plan that a TOML text declares. `check_plan` then holds it against a topology.
+
+    Args:
+        text: the whole file; kept in `Plan.source`.
+        source_name: the file's name or path, for errors; its base name becomes the plan's name.
+
+    Raises:
+        PlanError: the text is not TOML, or what it says cannot be carried out. Never another exception.
+    """
+    table = parse_document(text, source_name, _PlanTable, PlanError)
+    return _Builder(table, one_line(source_name)).build(text)
+
+
+class _Builder:
+    """Turns the tables of one file into a `Plan`, checking what more than one key has a say in."""
+
+    def __init__(self, table: _PlanTable, source_name: str) -> None:
+        self._table = table
+        self._source_name = source_name
+
+    def build(self, source: str) -> Plan:
+        table = self._table
+        if "\n" in table.title:
+            raise self._error(("title",), "the title has more than one line")
+        if not table.step and not table.random:
+            raise self._error(("step",), "the plan breaks nothing", "write at least one [[step]] or [[random]]")
+        recovery = table.expect.recovery_within
+        if recovery == 0:
+            raise self._error(("expect", "recovery_within"), 'found "0s"', "allowed: more than 0s")
+        steps = tuple(self._step(index, step) for index, step in enumerate(table.step))
+        plan = Plan(
+            name=name_of(self._source_name),
+            title=table.title,
+            steps=steps,
+            random=tuple(self._random(index, group) for index, group in enumerate(table.random)),
+            duration_s=self._duration(steps, recovery),
+            recovery_within_s=recovery,
+            topology=table.topology,
+            load=self._load(),
+            source=source,
+        )
+        check_times(plan, plan.duration_s, self._source_name)
+        return plan
+
+    def _duration(self, steps: tuple[Step, ...], recovery: float | None) -> float:
+        if self._table.duration is not None:
+            return self._table.duration
+        if self._table.random:
+            raise self._error(("duration",), "this key is missing", "a plan with [[random]] must say how long it runs")
+        aftermath = DEFAULT_AFTERMATH_S if recovery is None else recovery
+        return min(MAX_SECONDS, round(max(step.end_s for step in steps) + aftermath, 3))
+
+    def _load(self) -> LoadSpec:
+        load = self._table.load
+        timeout_ms = LoadSpec().session_timeout_ms
+        if load.session_timeout is not None:
+            timeout_ms = round(load.session_timeout * 1000)
+            if not 100 <= timeout_ms <= 3_600_000:
+                raise self._error(
+                    ("load", "session_timeout"), f"found {timeout_ms} ms", 'allowed: from "100ms" to "1h"'
+                )
+        return LoadSpec(load.clients, float(load.rate), load.paths, timeout_ms, load.window)
+
+    def _step(self, index: int, table: _StepTable) -> Step:
+        key = ("step", index)
+        kind = KINDS.get(table.fault)
+        if kind is None:
+            raise self._unknown_fault((*key, "fault"), table.fault)
+        given = {k: v for k, v in (("switch", table.switch), ("host", table.host), ("server", table.server)) if v}
+        allowed = ("at", "fault", *kind.aim.keys, *(("for",) if kind.lasts else ()))
+        for name in given:
+            if name not in kind.aim.keys:
+                raise self._error(
+                    (*key, name), f"fault {kind.name} has no key {name}", f"allowed keys: {', '.join(allowed)}"
+                )
+        for name in kind.aim.keys:
+            if name not in given:
+                raise self._error((*key, name), f"this key is missing, which fault {kind.name} needs")
+        if kind.lasts and not table.lasts:
+            what = "this key is missing" if table.lasts is None else 'found "0s"'
+            raise self._error((*key, "for"), what, f'fault {kind.name} must say how long it lasts, as for = "5s"')
+        if not kind.lasts and table.lasts is not None:
+            raise self._error((*key, "for"), f"fault {kind.name} does not last", f"allowed keys: {', '.join(allowed)}")
+        return Step(index, table.at, kind.name, _target(kind.aim, given), table.lasts)
+
+    def _random(self, index: int, table: _RandomTable) -> RandomFaults:
+        key = ("random", index)
+        for place, name in enumerate(table.faults):
+            if name not in KINDS:
+                raise self._unknown_fault((*key, "faults", place), name)
+            if name in table.faults[:place]:
+                raise self._error((*key, "faults", place), f"{value_text(name)} is listed twice")
+        kinds = [KINDS[name] for name in table.faults]
+        used = {name for kind in kinds for name in kind.aim.keys}
+        for name in ("switch", "host", "server"):
+            if name in table.model_fields_set and name not in used:
+                raise self._error((*key, name), f"none of the faults {allowed_words(table.faults)} has a key {name}")
+        if (table.count is None) == (table.every is None):
+            raise self._error(key, "either count or every must be given, and not both", 'as in every = "10s"')
+        if table.every == 0:
+            raise self._error((*key, "every"), 'found "0s"', "allowed: more than 0s")
+        lasting = [kind.name for kind in kinds if kind.lasts]
+        if lasting and table.lasts is None:
+            raise self._error((*key, "for"), f"this key is missing, which fault {lasting[0]} needs", 'as ["2s", "5s"]')
+        if not lasting and table.lasts is not None:
+            raise self._error((*key, "for"), f"none of the faults {allowed_words(table.faults)} lasts")
+        aims = {"switch": table.switch, "host": table.host, "server": table.server}
+        shortest, longest = table.lasts or (0.0, 0.0)
+        return RandomFaults(
+            id=index,
+            choices=tuple((kind.name, _target(kind.aim, aims)) for kind in kinds),
+            count=table.count,
+            every_s=table.every,
+            shortest_s=shortest,
+            longest_s=longest,
+            rest_s=table.rest,
+            from_s=table.start,
+            until_s=table.until,
+        )
+
+    def _unknown_fault(self, key: tuple[str | int, ...], name: str) -> PlanError:
+        return self._error(
+            key, f"there is no fault {value_text(name)}", f"{nearest(name, KINDS)}allowed: {_KIND_WORDS}"
+        )
+
+    def _error(self, key: tuple[str | int, ...], what: str, next_step: str = "") -> PlanError:
+        return PlanError(what, where=f"{self._source_name}:{key_path(key)}", next_step=next_step)
+
+
+def _target(aim: Aim, given: dict[str, str]) -> str:
+    return ":".join(given[key] for key in aim.keys)

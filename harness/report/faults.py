@@ -1,0 +1,144 @@
+"""The life of each fault, put together from its events and its probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.history.records import FaultAction, FaultEvent, ProbeEvent
+from harness.report.words import NANOSECONDS, duration, listing
+
+#: The stages at which a probe is taken, in their order.
+STAGES = ("before", "during", "after")
+
+
+@dataclass(frozen=True)
+class FaultStory:
+    """One fault from injection to healing.
+
+    Attributes:
+        began: when injection was begun, monotonic nanoseconds.
+        injected: when it was in place; None if it never was.
+        healing: when healing was begun; None if it never was.
+        healed: when it was gone; None if it never was.
+        failure: what the harness failed at, else empty.
+        probes: the last probe of each stage.
+    """
+
+    id: int
+    kind: str
+    target: str
+    asked: str
+    began: int
+    injected: int | None = None
+    healing: int | None = None
+    healed: int | None = None
+    failure: str = ""
+    probes: Mapping[str, ProbeEvent] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`switch-down net1`."""
+        return f"{self.kind} {self.target}".strip()
+
+    @property
+    def role(self) -> str:
+        """The target as asked for, where that says more than the target itself."""
+        return self.asked if self.asked and self.asked != self.target else ""
+
+    @property
+    def lasted(self) -> float | None:
+        """From in place to the start of healing, seconds; None where one of the two is missing."""
+        return _seconds(self.injected, self.healing)
+
+    @property
+    def inject_took(self) -> float | None:
+        """From the decision to the fault being in place, seconds."""
+        return _seconds(self.began, self.injected)
+
+    @property
+    def heal_took(self) -> float | None:
+        """From the decision to heal to the fault being gone, seconds."""
+        return _seconds(self.healing, self.healed)
+
+    @property
+    def proved(self) -> bool | None:
+        """True if the probes saw it bite and then saw it gone, False if they saw otherwise, None if they cannot tell."""
+        during, after = (self.probes[s].bites if s in self.probes else None for s in ("during", "after"))
+        if during is False or after is True:
+            return False
+        return True if during is True and after is False else None
+
+
+def _seconds(start: int | None, end: int | None) -> float | None:
+    return None if start is None or end is None else (end - start) / NANOSECONDS
+
+
+def fault_stories(events: Sequence[FaultEvent], probes: Sequence[ProbeEvent]) -> tuple[FaultStory, ...]:
+    """Every fault that was begun or tried, in the order of the schedule."""
+    by_id: dict[int, list[FaultEvent]] = {}
+    for event in events:
+        by_id.setdefault(event.id, []).append(event)
+    stages: dict[int, dict[str, ProbeEvent]] = {}
+    for probe in probes:
+        stages.setdefault(probe.id, {})[probe.stage] = probe
+    return tuple(_story(by_id[key], stages.get(key, {})) for key in sorted(by_id))
+
+
+def _story(events: Sequence[FaultEvent], probes: Mapping[str, ProbeEvent]) -> FaultStory:
+    first = min(events, key=lambda e: e.at)
+    # The event that names the resolved target is the one that tells what was really hit.
+    named = next((e for e in events if e.action is FaultAction.INJECTED), first)
+    failures = [e.detail or "the harness failed at this fault" for e in events if e.action is FaultAction.FAILED]
+    return FaultStory(
+        id=first.id,
+        kind=named.fault,
+        target=named.target,
+        asked=named.asked or first.asked,
+        began=first.at,
+        injected=_when(events, FaultAction.INJECTED),
+        healing=_when(events, FaultAction.HEAL),
+        healed=_when(events, FaultAction.HEALED),
+        failure="; ".join(failures),
+        probes=probes,
+    )
+
+
+def _when(events: Sequence[FaultEvent], action: FaultAction) -> int | None:
+    return min((e.at for e in events if e.action is action), default=None)
+
+
+#: What each kind of fault does to its target, in the singular, for a sentence.
+_VERBS = {
+    "switch-down": "switch {target} died",
+    "link-down": "the link {target} was cut",
+    "kill": "server {target} was killed",
+    "pause": "server {target} was paused",
+    "restart": "server {target} was restarted",
+}
+
+
+def what_happened(fault: FaultStory) -> str:
+    """`switch net1 died`, `server zk3 (leader) was killed`; a kind unknown here is told by its own name."""
+    pattern = _VERBS.get(fault.kind, f"{fault.kind} hit {{target}}")
+    names = targets(fault.target)
+    if len(names) > 1:
+        pattern = pattern.replace("server ", "servers ").replace(" was ", " were ")
+    role = f" ({fault.role})" if fault.role else ""
+    return pattern.replace("{target}", listing(names) + role).strip()
+
+
+def targets(text: str) -> tuple[str, ...]:
+    """The single targets of a fault, which are written with commas between them."""
+    return tuple(text.replace(",", " ").split())
+
+
+def how_long(fault: FaultStory) -> str:
+    """`for 8.0 s`, `and was never healed`, `could not be injected`; empty for a fault that heals by itself."""
+    if fault.injected is None:
+        return "but could not be injected"
+    if fault.kind == "restart":
+        return ""
+    if fault.healed is None or fault.lasted is None:
+        return "and was never healed"
+    return f"for {duration(fault.lasted)}"

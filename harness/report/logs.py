@@ -1,0 +1,132 @@
+"""The lines of a server's log that tell something: changes of role, warnings, errors; bounded and without repeats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.report.words import shorten
+
+#: Most lines of a server, and most characters of a line.
+MAX_LINES = 40
+MAX_LENGTH = 300
+#: Of a long log the last so many bytes are read.
+MAX_BYTES = 8 * 1024 * 1024
+
+_LEVEL = re.compile(r"\b(FATAL|ERROR|WARN)\b")
+#: What ZooKeeper's QuorumPeer, Leader and main class say when a server's role changes.
+_ROLE = re.compile(
+    r"- (?:LOOKING|LEADING|FOLLOWING|OBSERVING)$|ELECTION TOOK|Starting quorum peer|Peer state changed|Shutdown called"
+)
+_TIME = re.compile(r"(\d{2}:\d{2}:\d{2})[.,](\d{3})")
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line, or several that differ only in their numbers."""
+
+    number: int
+    #: `10:15:06.912`, the server's wall clock; empty where the line has none.
+    time: str
+    #: `role`, `warn` or `error`.
+    kind: str
+    text: str
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class ServerLog:
+    """What is shown of one log file.
+
+    Attributes:
+        path: relative to the run folder.
+        left_out: how many telling lines are not shown.
+    """
+
+    server: int
+    path: str
+    lines: tuple[LogLine, ...]
+    left_out: int
+    warnings: int
+    errors: int
+
+
+def read_log(path: Path, server: int, relative: str) -> ServerLog:
+    """Read and pick. A file that cannot be read has no lines."""
+    lines = _collapse(_telling(_tail(path)))
+    shown = _pick(lines)
+    return ServerLog(
+        server=server,
+        path=relative,
+        lines=shown,
+        left_out=len(lines) - len(shown),
+        warnings=sum(line.repeats for line in lines if line.kind == "warn"),
+        errors=sum(line.repeats for line in lines if line.kind == "error"),
+    )
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as stream:
+            length = stream.seek(0, 2)
+            stream.seek(max(0, length - MAX_BYTES))
+            return stream.read(MAX_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _telling(lines: Iterable[str]) -> Iterable[LogLine]:
+    for number, line in enumerate(lines, start=1):
+        text = line[: 4 * MAX_LENGTH].rstrip()
+        time = _TIME.search(text[:40])
+        # A line without a time belongs to a stack trace or a banner.
+        if time is None:
+            continue
+        level = _LEVEL.search(text[:200])
+        role = _ROLE.search(text)
+        if level is None and role is None:
+            continue
+        kind = "role" if role else "warn" if level and level.group() == "WARN" else "error"
+        message = text[time.end() :].strip()
+        yield LogLine(number, f"{time.group(1)}.{time.group(2)}", kind, shorten(message, MAX_LENGTH))
+
+
+def _collapse(lines: Iterable[LogLine]) -> list[LogLine]:
+    """Merge neighbours that differ only in their numbers: a server says the same of every peer, many times."""
+    merged: list[LogLine] = []
+    for line in lines:
+        last = merged[-1] if merged else None
+        if last and last.kind == line.kind and _shape(last.text) == _shape(line.text):
+            merged[-1] = LogLine(last.number, last.time, last.kind, last.text, last.repeats + 1)
+        else:
+            merged.append(line)
+    return merged
+
+
+def _shape(text: str) -> str:
+    return _DIGITS.sub("0", text)
+
+
+def _pick(lines: list[LogLine]) -> tuple[LogLine, ...]:
+    """At most `MAX_LINES`, in their order; of each kind the first and the last ones.
+
+    Changes of role may take two fifths of the room and errors two fifths; warnings, of which there are most, take
+    what is left.
+    """
+    if len(lines) <= MAX_LINES:
+        return tuple(lines)
+    chosen: list[LogLine] = []
+    for kind, share in (("role", 2 / 5), ("error", 2 / 5), ("warn", 1.0)):
+        candidates = [line for line in lines if line.kind == kind]
+        chosen.extend(_ends(candidates, min(MAX_LINES - len(chosen), int(MAX_LINES * share))))
+    return tuple(sorted(chosen, key=lambda line: line.number))
+
+
+def _ends(lines: list[LogLine], room: int) -> list[LogLine]:
+    if len(lines) <= room:
+        return lines
+    first = (room + 1) // 2
+    return lines[:first] + lines[len(lines) - (room - first) :]

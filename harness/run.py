@@ -1,0 +1,273 @@
+"""Performs a run: builds the testbed, starts the ensemble and the load, lets the nemesis loose, collects, ends.
+
+The only module that knows every floor of the house. It writes evidence and judges nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import __version__
+from harness.collect import collect
+from harness.errors import RunFolderError, StorageFull, ZkChaosError
+from harness.history.folder import LineWriter, RunFolder, storage_error
+from harness.history.records import Event, Note, Phase
+from harness.history.scenario import Environment, Scenario, ServerSoftware
+from harness.load.registers import RegisterLoad, register_paths
+from harness.nemesis.nemesis import Nemesis
+from harness.scenario import Request
+from harness.testbed.client import AgentClient
+from harness.testbed.namespaces import NamespacesTestbed
+from harness.topology.model import Topology
+from harness.zookeeper.distribution import Distribution, resolve
+from harness.zookeeper.ensemble import Ensemble
+from harness.zookeeper.java import Java, find_java
+from harness.zookeeper.launch import Launch
+from harness.zookeeper.monitor import Monitor
+
+#: Free space that a run asks for before it begins, bytes: logs, transactions and history of a short run.
+_LEAST_FREE = 64 * 1024 * 1024
+#: Below this a failure is told as what it is: the disk is full.
+_FULL = 1024 * 1024
+
+Observer = Callable[[Event], None]
+
+
+class Recorder:
+    """Writes each event to the run folder, then shows it to whoever watches."""
+
+    def __init__(self, folder: RunFolder, observer: Observer | None = None) -> None:
+        self._writer = LineWriter(folder.events_file)
+        self._observer = observer
+        #: The first failure to write, from whatever thread.
+        self.problem: ZkChaosError | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Record one event."""
+        try:
+            self._writer.write(event)
+        except (StorageFull, RunFolderError) as problem:
+            self.problem = self.problem or problem
+            raise
+        if self._observer:
+            self._observer(event)
+
+    def phase(self, name: str, detail: str = "") -> None:
+        """Record that a phase begins, and force all that came before to the disk."""
+        self(Phase(time.monotonic_ns(), name, detail))
+        self._writer.sync()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._writer.close()
+
+
+class Software:
+    """The Java and the distributions of a topology's servers, found before anything is started.
+
+    Raises:
+        JavaMissing, DistributionUnavailable, DistributionCorrupt, UsageError: as `find_java` and `resolve` say.
+    """
+
+    def __init__(self, topology: Topology, tell: Callable[[str], None] | None = None) -> None:
+        self.java: Java = find_java()
+        versions = {s.id: s.version or topology.zookeeper.version for s in topology.servers}
+        found = {version: resolve(version, progress=tell) for version in sorted(set(versions.values()))}
+        self.distributions: dict[int, Distribution] = {i: found[version] for i, version in versions.items()}
+
+    def launches(self, topology: Topology) -> dict[int, Launch]:
+        """The command line of each server."""
+        return {i: Launch(self.java, distribution, topology) for i, distribution in self.distributions.items()}
+
+
+class Run:
+    """A run that is being performed. Use it in a `with` block: it heals, stops and closes whatever happens.
+
+    Args:
+        scenario: what is asked for; written to the folder first.
+        topology: the scenario's, with its overrides.
+        root: the run folder to make.
+        observer: sees each event after it was written.
+
+    Raises:
+        ZkChaosError: whatever prevents the run; where something was started, it is gone by then.
+    """
+
+    def __init__(self, scenario: Scenario, topology: Topology, root: Path, observer: Observer | None = None) -> None:
+        self.scenario, self.topology = scenario, topology
+        software = Software(topology)
+        self.folder = _make_folder(root)
+        self.folder.write_json(self.folder.scenario_file, scenario)
+        self.record = Recorder(self.folder, observer)
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self.record.close)
+        try:
+            self._build(software)
+        except BaseException as problem:
+            self._abort(problem)
+            raise
+
+    def _build(self, software: Software) -> None:
+        self.record.phase("bring-up")
+        agent = AgentClient()
+        self._stack.callback(agent.close)
+        self.testbed = NamespacesTestbed(self.topology, agent)
+        self.folder.write_json(self.folder.environment_file, describe_machine(software, self.testbed))
+        self.ensemble = Ensemble(
+            self.testbed, self.topology, self.folder, software.launches(self.topology), self.record
+        )
+        self.monitor = Monitor(self.ensemble, self.record)
+        self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed)
+        self.load = RegisterLoad(self.testbed, self.topology, self.folder, self.scenario.load, self.scenario.seed)
+        self.load.launch()
+        self._stack.callback(self.load.kill)
+        self.ensemble.start()
+        self.monitor.start()
+        self._stack.callback(self.monitor.stop)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if problem is not None:
+            self._abort(problem)
+        else:
+            self.close()
+
+    def carry_out(self, request: Request) -> None:
+        """Load, faults and the end of both, as a plan says.
+
+        Raises:
+            ZkChaosError: the nemesis, the load or the disk failed; KeyboardInterrupt passes through.
+        """
+        self.load.start()
+        start = time.monotonic_ns()
+        self.record.phase("load", f"{request.scenario.load.clients} clients, {request.scenario.load.rate:g} per second")
+        failures: list[ZkChaosError] = []
+        thread = threading.Thread(target=self._let_loose, args=(request, start, failures), daemon=True)
+        thread.start()
+        try:
+            deadline = start / 1e9 + request.scenario.duration_s
+            while (left := deadline - time.monotonic()) > 0 and not failures and self.record.problem is None:
+                thread.join(min(left, 0.1)) if thread.is_alive() else time.sleep(min(left, 0.1))
+        finally:
+            self.nemesis.stop()
+            thread.join()
+        if failures:
+            raise failures[0]
+        if self.record.problem is not None:
+            raise self.record.problem
+        self.finish()
+
+    def _let_loose(self, request: Request, start: int, failures: list[ZkChaosError]) -> None:
+        try:
+            self.nemesis.carry_out(request.schedule, start=start)
+        except ZkChaosError as problem:
+            failures.append(problem)
+
+    def finish(self) -> None:
+        """End the load, and collect the last evidence from the healed ensemble."""
+        self.record.phase("quiesce")
+        self.load.stop()
+        self.record.phase("collect")
+        collect(self.ensemble, register_paths(self.scenario.load), self.record)
+
+    def close(self) -> None:
+        """Heal, stop, and say that the run is done. Idempotent."""
+        try:
+            self.nemesis.heal_all()
+            self.monitor.stop()
+            self.ensemble.stop()
+            self.record.phase("done")
+        finally:
+            self._stack.close()
+
+    def _abort(self, problem: BaseException) -> None:
+        """Heal and leave; keep what was seen, and say that the run did not end as it should have."""
+        with contextlib.suppress(ZkChaosError):
+            if hasattr(self, "nemesis"):
+                self.nemesis.heal_all()
+        with contextlib.suppress(ZkChaosError):
+            text = str(problem) or type(problem).__name__
+            interrupted = isinstance(problem, KeyboardInterrupt)
+            reason = "the run was interrupted" if interrupted else f"the run was aborted: {text}"
+            self.record(Note(time.monotonic_ns(), reason, broken=True))
+            self.record.phase("aborted", text)
+        self._stack.close()
+
+
+def perform(request: Request, root: Path, observer: Observer | None = None) -> RunFolder:
+    """Perform a whole scenario into a new run folder.
+
+    Raises:
+        ZkChaosError: the run could not be made, or was aborted; the folder keeps what was seen.
+        KeyboardInterrupt: the same.
+    """
+    try:
+        with Run(request.scenario, request.topology, root, observer) as run:
+            run.carry_out(request)
+        return run.folder
+    except StorageFull:
+        raise
+    except ZkChaosError as problem:
+        if root.exists() and shutil.disk_usage(root).free < _FULL:
+            raise StorageFull(
+                f"the disk is full; the first that suffered: {problem}",
+                where=str(root),
+                next_step="free space or choose another place with --runs; what was written is kept",
+            ) from problem
+        raise
+
+
+def _make_folder(root: Path) -> RunFolder:
+    existing = next((p for p in (root, *root.parents) if p.exists()), root)
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError as problem:
+        raise storage_error(problem, existing) from problem
+    if free < _LEAST_FREE:
+        raise StorageFull(
+            f"{free // 2**20} MB are free, and a run asks for {_LEAST_FREE // 2**20} MB before it begins",
+            where=str(existing),
+            next_step="free space or choose another place with --runs; nothing was started",
+        )
+    folder = RunFolder.create(root)
+    _link_latest(folder.root)
+    return folder
+
+
+def _link_latest(root: Path) -> None:
+    """Point `latest` at the run; two runs that begin at the same time must not fall over each other."""
+    scratch = root.parent / f".latest-{os.getpid()}-{threading.get_ident()}"
+    with contextlib.suppress(OSError):
+        scratch.symlink_to(root.name)
+        scratch.replace(root.parent / "latest")
+
+
+def describe_machine(software: Software, testbed: NamespacesTestbed) -> Environment:
+    """The machine and the software, for `environment.json`."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    servers = tuple(
+        ServerSoftware(i, d.version, d.source, {jar.path.name: jar.sha256 for jar in d.jars})
+        for i, d in sorted(software.distributions.items())
+    )
+    return Environment(
+        kernel=platform.release(),
+        machine=platform.machine(),
+        cpus=os.cpu_count() or 1,
+        memory_mb=memory,
+        python=platform.python_version(),
+        harness=__version__,
+        java=software.java.version_line,
+        java_source=software.java.source,
+        testbed=testbed.kind,
+        rootless=testbed.rootless,
+        servers=servers,
+    )

@@ -1,0 +1,132 @@
+"""A scenario to perform: topology, plan, load and seed, checked against each other before anything is started."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import UsageError
+from harness.history.scenario import LoadSpec, Scenario
+from harness.nemesis.plan import Plan, Step, check_plan, expand
+from harness.nemesis.plan_loader import load_plan
+from harness.topology.duration import format_duration
+from harness.topology.loader import load_topology, with_overrides
+from harness.topology.model import Topology
+
+#: Bounds on the load: what one machine can drive, and what a page can show.
+MAX_CLIENTS = 500
+MAX_RATE = 20_000.0
+MAX_PATHS = 10_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a run needs to know. Holding one means that it fits together."""
+
+    scenario: Scenario
+    topology: Topology
+    plan: Plan
+    schedule: tuple[Step, ...]
+
+
+def make_request(
+    plan_name: str,
+    *,
+    topology_name: str | None = None,
+    seed: int = 0,
+    duration_s: float | None = None,
+    version: str | None = None,
+    multi_address: bool | None = None,
+    clients: int | None = None,
+    rate: float | None = None,
+) -> Request:
+    """Read and check a plan and a topology, by name or by path.
+
+    Raises:
+        UsageError: one of the files or values is wrong; nothing has been started.
+    """
+    plan = load_plan(plan_name)
+    topology = load_topology(topology_name or plan.topology)
+    topology = with_overrides(topology, version=version, multi_address=multi_address)
+    duration = plan.duration_s if duration_s is None else duration_s
+    check_plan(plan, topology)
+    schedule = expand(plan, seed=seed, duration_s=duration)
+    load = plan.load
+    if clients is not None:
+        load = LoadSpec(clients, load.rate, load.paths, load.session_timeout_ms, load.window)
+    if rate is not None:
+        load = LoadSpec(load.clients, rate, load.paths, load.session_timeout_ms, load.window)
+    check_load(load, topology)
+    words = ["zkchaos", "run", plan_name, "--topology", topology_name or plan.topology, "--seed", str(seed)]
+    words += ["--duration", format_duration(duration)]
+    words += ["--zookeeper", version] if version else []
+    words += ["--single-address"] if multi_address is False else []
+    words += ["--clients", str(clients)] if clients is not None else []
+    words += ["--rate", f"{rate:g}"] if rate is not None else []
+    scenario = Scenario(
+        name=plan.name,
+        topology=topology.name,
+        topology_source=topology.source,
+        plan=plan.name,
+        plan_source=plan.source,
+        seed=seed,
+        duration_s=duration,
+        load=load,
+        repeat=shlex.join(words),
+        started=now_text(),
+        version=version,
+        multi_address=multi_address,
+        recovery_within_s=plan.recovery_within_s,
+        harness_version=__version__,
+    )
+    return Request(scenario, topology, replace(plan, load=load), schedule)
+
+
+def check_load(load: LoadSpec, topology: Topology) -> None:
+    """Refuse a load that this machine or this topology cannot carry.
+
+    Raises:
+        UsageError: with the value found and what is allowed.
+    """
+    for name, value, least, most in (
+        ("clients", load.clients, 1, MAX_CLIENTS),
+        ("rate", load.rate, 0.1, MAX_RATE),
+        ("paths", load.paths, 1, MAX_PATHS),
+    ):
+        if not least <= value <= most:
+            raise UsageError(
+                f"{value:g} is not allowed", where=f"load.{name}", next_step=f"allowed: {least:g}..{most:g}"
+            )
+    tick = topology.zookeeper.tick_ms
+    if not 2 * tick <= load.session_timeout_ms <= 20 * tick:
+        raise UsageError(
+            f"a session timeout of {load.session_timeout_ms} ms would be changed by the servers",
+            where="load.session_timeout",
+            next_step=f"allowed at tickTime {tick}: {2 * tick} to {20 * tick} ms",
+        )
+
+
+def now_text() -> str:
+    """The wall clock for people, ISO 8601 UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def folder_name(scenario: Scenario) -> str:
+    """`20261122T110203-switch-failure-7`."""
+    moment = re.sub(r"[-:]|\+.*", "", scenario.started)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", scenario.name).strip("-")[:80]
+    return f"{moment}-{name}-{scenario.seed}"
+
+
+def new_run_path(runs: Path, scenario: Scenario) -> Path:
+    """A path below `runs` that is not taken yet."""
+    base = runs / folder_name(scenario)
+    for number in range(1000):
+        path = base if number == 0 else base.with_name(f"{base.name}.{number}")
+        if not path.exists():
+            return path
+    raise UsageError("a thousand runs of this name began in this second", where=str(base))

@@ -1,0 +1,187 @@
+"""The one process that stands where the privileges are.
+
+Started as ``python -m harness.testbed.agent SOCKET CALLER`` with two inherited descriptors: the Unix socket that
+requests come over, and a pidfd of the caller. It enters fresh user, network, mount and pid namespaces (no user
+namespace where it is root already), forks, and the child serves as process 1 of the pid namespace. When the
+caller, the socket or the agent goes, by any means, process 1 ends, and the kernel takes every process,
+interface and namespace of the testbed with it. Nothing of the host is changed at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from harness.errors import NamespacesForbidden, TestbedError
+from harness.testbed import kernel, wire
+from harness.testbed.network import Network
+from harness.testbed.processes import Processes
+
+
+def main() -> None:
+    """Enter the namespaces, fork, serve."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    caller = int(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        rootless = _enter()
+    except OSError as problem:
+        wire.send(connection, _forbidden(problem))
+        sys.exit(1)
+    child = os.fork()
+    if child:
+        kernel.set_process_name("zkchaos-launch")
+        connection.close()
+        os.waitpid(child, 0)
+        sys.exit(0)
+    _serve_as_first_process(connection, caller, rootless=rootless)
+
+
+def _enter() -> bool:
+    """Unshare; True if a user namespace was needed."""
+    spaces = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWPID
+    uid, gid = os.getuid(), os.getgid()
+    if uid == 0:
+        try:
+            kernel.unshare(spaces)
+        except PermissionError:
+            pass  # root without CAP_SYS_ADMIN, as in a container: a user namespace may still be allowed
+        else:
+            return False
+    kernel.unshare(kernel.CLONE_NEWUSER | spaces)
+    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
+    return True
+
+
+def _forbidden(problem: OSError) -> wire.Failed:
+    """Why namespaces are refused here, and what to enable."""
+    cause, step = "the kernel or the container that this runs in forbids it", "see `zkchaos doctor`"
+    for path, bad, name in (
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
+        ("/proc/sys/user/max_net_namespaces", "0", "user.max_net_namespaces=10000"),
+    ):
+        setting = Path(path)
+        if setting.exists() and setting.read_text(encoding="ascii").strip() == bad:
+            cause, step = f"{path} is {bad}", f"enable them (`sysctl -w {name}`), or run as root"
+            break
+    what = f"this machine refuses the namespaces that the testbed is made of: {problem.strerror or problem}"
+    return wire.Failed(NamespacesForbidden.__name__, what, "namespaces testbed", cause, step, problem.errno or 0)
+
+
+def _serve_as_first_process(connection: socket.socket, caller: int, *, rootless: bool) -> None:
+    kernel.die_with_parent(signal.SIGKILL)
+    kernel.set_process_name("zkchaos-agent")
+    try:
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    except OSError as problem:
+        wire.send(connection, _forbidden(problem))
+        os._exit(1)
+    threading.Thread(target=_end_with, args=(connection.fileno(), caller), daemon=True).start()
+    try:
+        wire.send(connection, wire.Ready(rootless))
+        Server(connection).serve()
+    except wire.ConnectionEnded:
+        pass
+    # Not sys.exit: nothing is worth cleaning up that the kernel does not clean up by itself.
+    os._exit(0)
+
+
+def _end_with(descriptor: int, caller: int) -> None:
+    """End this process as soon as the caller or the socket is gone, whatever the main thread is doing."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLRDHUP)
+    poller.register(caller, select.POLLIN)
+    poller.poll()
+    os._exit(0)
+
+
+class Server:
+    """Answers requests, one after the other."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._network = Network()
+        self._processes = Processes(self._network)
+
+    def serve(self) -> None:
+        """Until the socket ends; ended children are reaped in between."""
+        wake, woken = socket.socketpair()
+        for end in (wake, woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno())
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        poller = select.poll()
+        poller.register(self._connection.fileno(), select.POLLIN)
+        poller.register(wake.fileno(), select.POLLIN)
+        while True:
+            for descriptor, _event in poller.poll():
+                if descriptor == wake.fileno():
+                    wake.recv(4096)
+                    self._processes.reap()
+                else:
+                    self._answer_one()
+
+    def _answer_one(self) -> None:
+        body, _descriptor = wire.receive(self._connection)
+        carried: socket.socket | None = None
+        reply: wire.Reply
+        try:
+            reply, carried = self._carry_out(wire.REQUESTS.decode(body))
+        except TestbedError as problem:
+            reply = wire.Failed("TestbedError", problem.what, problem.where, problem.cause, problem.next_step)
+        except NetlinkError as problem:
+            reply = wire.Failed("TestbedError", f"the kernel refused: {problem}", errno=int(problem.code))
+        except OSError as problem:
+            cause = "the process has no descriptors left" if problem.errno == errno.EMFILE else ""
+            reply = wire.Failed(
+                "TestbedError", f"the kernel refused: {problem.strerror}", cause=cause, errno=problem.errno or 0
+            )
+        try:
+            wire.send(self._connection, reply, carried.fileno() if carried else None)
+        finally:
+            if carried:
+                carried.close()
+
+    def _carry_out(self, request: wire.Request) -> tuple[wire.Reply, socket.socket | None]:
+        started = time.monotonic_ns()
+        match request:
+            case wire.Build():
+                self._network.build(request)
+            case wire.SetLinks():
+                self._network.set_links(request.changes)
+            case wire.GetLinks():
+                return wire.Links(self._network.links()), None
+            case wire.Reach():
+                return wire.Paths(self._network.reach(request.switches, request.timeout_ms)), None
+            case wire.Spawn():
+                return self._processes.spawn(request)
+            case wire.Signal():
+                self._processes.signal(request)
+            case wire.GetProcesses():
+                return wire.Processes(self._processes.states()), None
+            case wire.OpenSocket():
+                with self._network.inside(request.host):
+                    return wire.SocketOpened(), socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        return wire.Done(started, time.monotonic_ns()), None
+
+
+if __name__ == "__main__":
+    main()

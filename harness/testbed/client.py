@@ -1,0 +1,127 @@
+"""The caller's end of the agent: start it, ask it, and be rid of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import TypeVar
+
+from harness import errors
+from harness.errors import TestbedError, ZkChaosError
+from harness.testbed import wire
+
+R = TypeVar("R", bound=wire.Reply)
+
+#: How long the agent may take to start, and to answer, seconds. Far beyond what either takes (0.3 s; 1 ms).
+_START_TIMEOUT = 30.0
+_ANSWER_TIMEOUT = 30.0
+
+
+class AgentClient:
+    """One agent process and the socket to it. Safe to use from several threads.
+
+    Raises:
+        NamespacesForbidden: the machine refuses the namespaces.
+        TestbedError: the agent did not start.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        caller = os.pidfd_open(os.getpid())
+        self._lock = threading.Lock()
+        self._connection = ours
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.testbed.agent", str(theirs.fileno()), str(caller)],
+                pass_fds=(theirs.fileno(), caller),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is the caller's to handle
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )
+        finally:
+            theirs.close()
+            os.close(caller)
+        self._rootless: bool | None = None
+
+    def wait_ready(self) -> None:
+        """Wait until the agent stands in its namespaces. Called by the first request, too."""
+        with self._lock:
+            self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        if self._rootless is not None:
+            return
+        self._connection.settimeout(_START_TIMEOUT)
+        reply, _descriptor = self._receive()
+        if not isinstance(reply, wire.Ready):
+            self.close()
+            raise _error_of(reply)
+        self._rootless = reply.rootless
+        self._connection.settimeout(_ANSWER_TIMEOUT)
+
+    @property
+    def rootless(self) -> bool:
+        """Whether a user namespace was needed."""
+        self.wait_ready()
+        return bool(self._rootless)
+
+    def ask(self, request: wire.Request, kind: type[R]) -> R:
+        """Send a request and return its reply.
+
+        Raises:
+            TestbedError: the agent is gone, or could not do it.
+        """
+        reply, descriptor = self.ask_for_socket(request, kind)
+        if descriptor is not None:
+            descriptor.close()
+        return reply
+
+    def ask_for_socket(self, request: wire.Request, kind: type[R]) -> tuple[R, socket.socket | None]:
+        """As `ask`, for replies that may carry a socket."""
+        with self._lock:
+            self._wait_ready()
+            try:
+                wire.send(self._connection, request)
+            except (wire.ConnectionEnded, OSError) as gone:
+                raise self._gone() from gone
+            reply, descriptor = self._receive()
+        carried = socket.socket(fileno=descriptor) if descriptor is not None else None
+        if not isinstance(reply, kind):
+            raise _error_of(reply)
+        return reply, carried
+
+    def _receive(self) -> tuple[wire.Reply, int | None]:
+        try:
+            body, descriptor = wire.receive(self._connection)
+        except (wire.ConnectionEnded, OSError) as gone:
+            raise self._gone() from gone
+        return wire.REPLIES.decode(body), descriptor
+
+    def _gone(self) -> TestbedError:
+        code = self._process.poll()
+        how = "does not answer" if code is None else f"ended with code {code}"
+        return TestbedError(
+            f"the testbed's agent {how}",
+            where=f"pid {self._process.pid}",
+            cause="it was killed, or the machine is out of memory",
+            next_step="run again; nothing of the testbed is left",
+        )
+
+    def close(self) -> None:
+        """End the agent and with it every process and interface of the testbed. Idempotent."""
+        self._connection.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _error_of(reply: wire.Reply) -> ZkChaosError:
+    if not isinstance(reply, wire.Failed):
+        return TestbedError(f"the agent answered out of turn with {type(reply).__name__}")
+    kind = errors.NamespacesForbidden if reply.kind == "NamespacesForbidden" else TestbedError
+    return kind(reply.what, where=reply.where, cause=reply.cause, next_step=reply.next_step)

@@ -1,0 +1,100 @@
+"""What a testbed hands out: hosts and processes. The same for every kind of testbed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.testbed.wire import LinkState
+from harness.testbed.wire import Path as Reached
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: its code (negative: minus the signal) and when, monotonic nanoseconds."""
+
+    code: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on a host. `channel` is the caller's end of its socket pair, if it was asked for."""
+
+    pid: int
+    host: str
+    started: int
+    channel: socket.socket | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """One switch (`host` None) or one cable."""
+
+    switch: str
+    host: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`net1` or `zk2:net1`."""
+        return self.switch if self.host is None else f"{self.host}:{self.switch}"
+
+
+class Testbed(Protocol):
+    """A topology made real."""
+
+    @property
+    def kind(self) -> str:
+        """`namespaces`, ..."""
+        ...
+
+    @property
+    def rootless(self) -> bool:
+        """Whether it works without privileges."""
+        ...
+
+    def spawn(
+        self, host: str, argv: Sequence[str], env: Mapping[str, str], output: Path, *, channel: bool = False
+    ) -> Process:
+        """Start a process on a host; its output is appended to a file."""
+        ...
+
+    def signal(self, process: Process, number: signal.Signals) -> None:
+        """Send a signal; no error if the process has ended."""
+        ...
+
+    def state(self, process: Process) -> str:
+        """`R`, `S`, `T` (stopped), ... as in /proc/pid/stat, or `X` (ended)."""
+        ...
+
+    def exited(self, process: Process) -> Exit | None:
+        """How it ended, or None while it lives."""
+        ...
+
+    def tcp_socket(self, host: str) -> socket.socket:
+        """A TCP socket that stands on a host and may be used from here."""
+        ...
+
+    def set_links(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
+        """Cut or restore in one batch; returns the monotonic instants it began and ended."""
+        ...
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Every switch and cable as the kernel has it."""
+        ...
+
+    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[Reached, ...]:
+        """Which host reaches which over each of these switches, measured with real packets."""
+        ...
+
+    def close(self) -> None:
+        """End every process and remove every interface. Idempotent."""
+        ...
+
+
+# The name begins with "Test"; it is no test case.
+Testbed.__test__ = False  # type: ignore[attr-defined]  # an attribute for pytest alone, not part of the protocol

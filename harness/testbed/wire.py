@@ -1,0 +1,235 @@
+"""What caller and agent say to each other over one Unix socket.
+
+A frame is a 4-byte big-endian length and a JSON message tagged by its type; a reply may carry one descriptor
+(SCM_RIGHTS). One request, one reply, in order.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+
+import msgspec
+
+#: Largest frame, bytes; the largest topology's Build request has about 20 kB.
+MAX_FRAME = 4 * 1024 * 1024
+
+
+class NicSpec(msgspec.Struct, frozen=True):
+    """A NIC to make."""
+
+    switch: str
+    address: str
+    prefix_length: int
+
+
+class HostSpec(msgspec.Struct, frozen=True):
+    """A host to make: a network namespace with a loopback and NICs."""
+
+    name: str
+    nics: tuple[NicSpec, ...]
+
+
+class Build(msgspec.Struct, frozen=True, tag=True):
+    """Make switches and hosts. Sent once."""
+
+    switches: tuple[str, ...]
+    hosts: tuple[HostSpec, ...]
+
+
+class LinkChange(msgspec.Struct, frozen=True):
+    """Cut or restore one switch (all its ports lose their carrier) or one port of one switch."""
+
+    switch: str
+    #: None: the whole switch.
+    host: str | None
+    up: bool
+
+
+class SetLinks(msgspec.Struct, frozen=True, tag=True):
+    """Apply changes as one batch."""
+
+    changes: tuple[LinkChange, ...]
+
+
+class GetLinks(msgspec.Struct, frozen=True, tag=True):
+    """Ask for the state of every switch and port as the kernel has it."""
+
+
+class Reach(msgspec.Struct, frozen=True, tag=True):
+    """Send one datagram from every NIC to every other NIC of these switches and see which arrive."""
+
+    switches: tuple[str, ...]
+    timeout_ms: int
+
+
+class Spawn(msgspec.Struct, frozen=True, tag=True):
+    """Start a process on a host. With `channel`, it gets one end of a socket pair as descriptor 3."""
+
+    host: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    #: File that its output is appended to.
+    output: str
+    channel: bool
+
+
+class Signal(msgspec.Struct, frozen=True, tag=True):
+    """Send a signal to a process that Spawn started."""
+
+    pid: int
+    number: int
+
+
+class GetProcesses(msgspec.Struct, frozen=True, tag=True):
+    """Ask for the state of every process that Spawn started."""
+
+
+class OpenSocket(msgspec.Struct, frozen=True, tag=True):
+    """Open a TCP socket in a host's namespace; its descriptor comes with the reply."""
+
+    host: str
+
+
+Request = Build | SetLinks | GetLinks | Reach | Spawn | Signal | GetProcesses | OpenSocket
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """First message of the agent: it stands in its namespaces."""
+
+    rootless: bool
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """Carried out, between two monotonic instants in nanoseconds."""
+
+    started: int
+    ended: int
+
+
+class LinkState(msgspec.Struct, frozen=True):
+    """One switch (`host` None) or one port, and whether it is up."""
+
+    switch: str
+    host: str | None
+    up: bool
+
+
+class Links(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetLinks."""
+
+    links: tuple[LinkState, ...]
+
+
+class Path(msgspec.Struct, frozen=True):
+    """Whether one datagram went from one host to another over one switch, and how long it took, microseconds."""
+
+    source: str
+    destination: str
+    switch: str
+    micros: float | None
+    #: Why it could not even be sent, if so.
+    error: str = ""
+
+
+class Paths(msgspec.Struct, frozen=True, tag=True):
+    """Reply to Reach."""
+
+    paths: tuple[Path, ...]
+
+
+class Spawned(msgspec.Struct, frozen=True, tag=True):
+    """Reply to Spawn: the process id within the agent's pid namespace."""
+
+    pid: int
+    at: int
+
+
+class ProcessState(msgspec.Struct, frozen=True):
+    """A process: `state` as in /proc/pid/stat (`R`, `S`, `T` stopped, ...), or `X` with its exit `code`."""
+
+    pid: int
+    state: str
+    code: int | None
+    #: When it ended, monotonic nanoseconds.
+    ended: int | None
+
+
+class Processes(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetProcesses."""
+
+    processes: tuple[ProcessState, ...]
+
+
+class SocketOpened(msgspec.Struct, frozen=True, tag=True):
+    """Reply to OpenSocket; the descriptor comes with it."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The agent could not do it. The fields are those of `ZkChaosError`; `errno` as the kernel gave it."""
+
+    kind: str
+    what: str
+    where: str = ""
+    cause: str = ""
+    next_step: str = ""
+    errno: int = 0
+
+
+Reply = Ready | Done | Links | Paths | Spawned | Processes | SocketOpened | Failed
+
+_encoder = msgspec.json.Encoder()
+REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_LENGTH = struct.Struct(">I")
+
+
+class ConnectionEnded(Exception):
+    """The other side is gone. Not: a time-out."""
+
+
+def send(connection: socket.socket, message: Request | Reply, descriptor: int | None = None) -> None:
+    """Send one frame, with a descriptor if one is given."""
+    data = _encoder.encode(message)
+    frame = _LENGTH.pack(len(data)) + data
+    try:
+        if descriptor is not None:
+            rights = array.array("i", [descriptor])
+            sent = connection.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            frame = frame[sent:]
+        connection.sendall(frame)
+    except (BrokenPipeError, ConnectionResetError) as gone:
+        raise ConnectionEnded from gone
+
+
+def receive(connection: socket.socket) -> tuple[bytes, int | None]:
+    """Receive one frame's body and the descriptor that came with it.
+
+    Raises:
+        ConnectionEnded: the other side closed the socket.
+    """
+    header, descriptor = _read(connection, _LENGTH.size)
+    (length,) = _LENGTH.unpack(header)
+    if length > MAX_FRAME:
+        raise ConnectionEnded(f"a frame of {length} bytes is not one of ours")
+    body, late = _read(connection, length)
+    return body, descriptor if descriptor is not None else late
+
+
+def _read(connection: socket.socket, length: int) -> tuple[bytes, int | None]:
+    data = bytearray()
+    descriptor: int | None = None
+    room = socket.CMSG_SPACE(array.array("i").itemsize)
+    while len(data) < length:
+        try:
+            piece, ancillary, _flags, _address = connection.recvmsg(length - len(data), room, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError as gone:
+            raise ConnectionEnded from gone
+        if not piece:
+            raise ConnectionEnded
+        data += piece
+        for level, kind, rights in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptor = array.array("i", rights)[0]
+    return bytes(data), descriptor

@@ -1,0 +1,242 @@
+"""An ensemble: the servers of a topology as processes on its hosts, and what is known of them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import EnsembleError
+from harness.history.folder import RunFolder, ServerFolder
+from harness.history.records import Event, ProcessEvent
+from harness.testbed.handles import Exit, Process, Testbed
+from harness.topology.model import Server, Topology
+from harness.zookeeper import admin
+from harness.zookeeper.admin import ServerStatus
+from harness.zookeeper.config import write_config
+from harness.zookeeper.launch import Launch
+
+#: How often a condition is looked at, seconds. An admin word takes a millisecond.
+_POLL = 0.02
+#: How long a server may take to end after SIGTERM, seconds.
+_STOP_TIMEOUT = 10.0
+#: What is shown of a server's log in an error.
+_LOG_LINES = 3
+
+#: Takes each event as it happens; a `LineWriter.write` in a run.
+Record = Callable[[Event], None]
+
+
+@dataclass
+class _Running:
+    process: Process
+    paused: bool = False
+
+
+class Ensemble:
+    """Start, stop, kill, pause and ask the servers of a topology. Safe to use from several threads for asking.
+
+    Args:
+        testbed: where the hosts are.
+        topology: which servers.
+        folder: each server's files go below `servers/<id>/`.
+        launches: the command line of each server, by id.
+        record: takes the events.
+    """
+
+    def __init__(
+        self,
+        testbed: Testbed,
+        topology: Topology,
+        folder: RunFolder,
+        launches: Mapping[int, Launch],
+        record: Record,
+    ) -> None:
+        self.testbed, self.topology = testbed, topology
+        self._folder, self._launches, self._record = folder, launches, record
+        self._running: dict[int, _Running] = {}
+
+    def start(self, *, within: float = 60.0) -> None:
+        """Start every server and wait until all of them serve.
+
+        Args:
+            within: seconds.
+
+        Raises:
+            EnsembleError: a server ended, or no quorum formed in time.
+        """
+        for server in self.topology.servers:
+            write_config(self.topology, server, self.server_folder(server.id))
+            self.start_server(server.id)
+        self.wait_until_serving(within=within)
+
+    def server_folder(self, server_id: int) -> ServerFolder:
+        """Where a server's evidence lies."""
+        return self._folder.server(server_id)
+
+    def start_server(self, server_id: int) -> None:
+        """Start one server's process; nothing if it runs already."""
+        if self.is_running(server_id):
+            return
+        server = self.topology.server(server_id)
+        folder = self.server_folder(server_id)
+        launch = self._launches[server_id]
+        process = self.testbed.spawn(server.host, launch.argv(folder), launch.environment, folder.logs / "jvm.log")
+        self._running[server_id] = _Running(process)
+        self._record(ProcessEvent(process.started, server_id, "started", process.pid))
+
+    def is_running(self, server_id: int) -> bool:
+        """Whether its process lives (it may be paused, or serve nobody)."""
+        running = self._running.get(server_id)
+        return running is not None and self.testbed.exited(running.process) is None
+
+    def process_state(self, server_id: int) -> str:
+        """`R`, `S`, `T` (paused), ... as in /proc, or `X` if there is none."""
+        running = self._running.get(server_id)
+        return "X" if running is None else self.testbed.state(running.process)
+
+    def pid(self, server_id: int) -> int:
+        """Its process id in the testbed, 0 if it was never started."""
+        running = self._running.get(server_id)
+        return 0 if running is None else running.process.pid
+
+    def kill(self, server_id: int) -> None:
+        """SIGKILL; returns when the process is gone."""
+        self._end(server_id, signal.SIGKILL)
+
+    def stop_server(self, server_id: int) -> None:
+        """SIGTERM, and SIGKILL if it does not end in 10 s; returns when the process is gone."""
+        self._end(server_id, signal.SIGTERM)
+
+    def _end(self, server_id: int, number: signal.Signals) -> None:
+        running = self._running.get(server_id)
+        if running is None or self.testbed.exited(running.process) is not None:
+            return
+        self.testbed.signal(running.process, number)
+        if running.paused:
+            # a stopped process takes no signal but these two; SIGKILL needs no help
+            self.testbed.signal(running.process, signal.SIGCONT)
+        end = self._wait_for_end(running.process, _STOP_TIMEOUT)
+        if end is None:
+            self.testbed.signal(running.process, signal.SIGKILL)
+            end = self._wait_for_end(running.process, _STOP_TIMEOUT)
+        if end is None:
+            raise EnsembleError("the server's process does not end, not even by SIGKILL", where=f"server {server_id}")
+        self._record(ProcessEvent(end.at, server_id, "ended", running.process.pid, end.code))
+
+    def _wait_for_end(self, process: Process, seconds: float) -> Exit | None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (end := self.testbed.exited(process)) is not None:
+                return end
+            time.sleep(_POLL / 4)
+        return None
+
+    def pause(self, server_id: int) -> None:
+        """SIGSTOP."""
+        running = self._running[server_id]
+        self.testbed.signal(running.process, signal.SIGSTOP)
+        running.paused = True
+
+    def resume(self, server_id: int) -> None:
+        """SIGCONT."""
+        running = self._running[server_id]
+        self.testbed.signal(running.process, signal.SIGCONT)
+        running.paused = False
+
+    def restart(self, server_id: int) -> None:
+        """Stop, then start."""
+        self.stop_server(server_id)
+        self.start_server(server_id)
+
+    def status(self, *, timeout: float = 1.0) -> dict[int, ServerStatus]:
+        """What every server says of itself, all asked at the same time; one without a process is `down`."""
+        hosts = {server.host: server.id for server in self.topology.servers}
+        answers = admin.statuses(self.testbed, list(hosts), timeout=timeout)
+        return {hosts[host]: status for host, status in answers.items()}
+
+    def word(self, server_id: int, word: str, *, timeout: float = 1.0) -> str:
+        """One server's answer to an admin word (`srvr mntr conf cons ...`).
+
+        Raises:
+            EnsembleError: no answer.
+        """
+        return admin.ask_one(self.testbed, self.topology.server(server_id).host, word, timeout=timeout)
+
+    def leader(self) -> int | None:
+        """The id of the server that says it leads, or None."""
+        leaders = [server_id for server_id, status in self.status().items() if status.role == "leader"]
+        return leaders[0] if leaders else None
+
+    def wait_for_quorum(self, *, within: float = 30.0) -> int:
+        """Wait until one server leads and enough participants serve; returns the leader's id.
+
+        Raises:
+            EnsembleError: not within so many seconds.
+        """
+        deadline = time.monotonic() + within
+        while True:
+            status = self.status()
+            leaders = [i for i, s in status.items() if s.role == "leader"]
+            voters = [s for s in self.topology.participants if status[s.id].serving]
+            if leaders and len(voters) >= self.topology.quorum_size:
+                return leaders[0]
+            if time.monotonic() > deadline:
+                raise self._not_formed(f"no quorum within {within:g} s", status)
+            time.sleep(_POLL)
+
+    def wait_until_serving(self, servers: Iterable[int] | None = None, *, within: float = 30.0) -> None:
+        """Wait until each of these servers (None: all) serves.
+
+        Raises:
+            EnsembleError: not within so many seconds, or a process ended.
+        """
+        wanted = set(servers) if servers is not None else {s.id for s in self.topology.servers}
+        deadline = time.monotonic() + within
+        while True:
+            status = self.status()
+            missing = {i for i in wanted if not status[i].serving}
+            if not missing:
+                return
+            ended = [i for i in missing if not self.is_running(i)]
+            if ended or time.monotonic() > deadline:
+                names = ", ".join(str(i) for i in sorted(ended or missing))
+                what = "ended by itself" if ended else f"does not serve within {within:g} s"
+                raise self._not_formed(f"server {names} {what}", status, ended or sorted(missing))
+            time.sleep(_POLL)
+
+    def _not_formed(
+        self, what: str, status: Mapping[int, ServerStatus], suspects: Iterable[int] | None = None
+    ) -> EnsembleError:
+        roles = ", ".join(f"{i} {s.role}" for i, s in sorted(status.items()))
+        suspect = next(iter(suspects), None) if suspects else None
+        logs = self.server_folder(suspect or self.topology.servers[0].id).logs
+        return EnsembleError(
+            f"{what} (servers: {roles})",
+            where=str(logs),
+            cause=_last_lines(logs),
+            next_step="the servers' logs say more",
+        )
+
+    def stop(self) -> None:
+        """Stop every server. Idempotent."""
+        for server in self.topology.servers:
+            self.stop_server(server.id)
+
+    def server_of(self, host: str) -> Server:
+        """The server on a host of that name; KeyError where there is none."""
+        for server in self.topology.servers:
+            if server.host == host:
+                return server
+        raise KeyError(host)
+
+
+def _last_lines(logs: Path) -> str:
+    """The last lines of what the JVM said, then of the server's log."""
+    for name in ("jvm.log", "server.log"):
+        file = logs / name
+        if file.exists() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):
+            return " / ".join(line.strip()[:200] for line in text.splitlines()[-_LOG_LINES:])
+    return ""

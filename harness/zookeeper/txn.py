@@ -1,0 +1,396 @@
+"""One transaction of ZooKeeper's log, typed, and its binary form (jute, big-endian).
+
+The layouts are those of `zookeeper.jute` (module `org.apache.zookeeper.txn`) and `SerializeUtils.deserializeTxn`,
+3.4 to 3.9. A payload is a `TxnHeader`, the body of its type, and since 3.6 an optional `TxnDigest`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+
+import msgspec
+
+from harness.errors import HistoryError
+
+
+class TxnKind(IntEnum):
+    """The type in a transaction's header; the numbers are `ZooDefs.OpCode`'s."""
+
+    CREATE = 1
+    DELETE = 2
+    SET_DATA = 5
+    SET_ACL = 7
+    CHECK = 13
+    MULTI = 14
+    CREATE2 = 15
+    RECONFIG = 16
+    CREATE_CONTAINER = 19
+    DELETE_CONTAINER = 20
+    CREATE_TTL = 21
+    CREATE_SESSION = -10
+    CLOSE_SESSION = -11
+    #: The request was refused; it took a zxid and changed nothing.
+    ERROR = -1
+
+
+CREATES = frozenset({TxnKind.CREATE, TxnKind.CREATE2, TxnKind.CREATE_CONTAINER, TxnKind.CREATE_TTL})
+DELETES = frozenset({TxnKind.DELETE, TxnKind.DELETE_CONTAINER})
+SETS = frozenset({TxnKind.SET_DATA, TxnKind.RECONFIG})
+
+#: `KeeperException.Code` to the names that clients use.
+ERROR_NAMES = {
+    -2: "RuntimeInconsistency",
+    -5: "Marshalling",
+    -6: "Unimplemented",
+    -8: "BadArguments",
+    -13: "NewConfigNoQuorum",
+    -14: "ReconfigInProgress",
+    -101: "NoNode",
+    -102: "NoAuth",
+    -103: "BadVersion",
+    -108: "NoChildrenForEphemerals",
+    -110: "NodeExists",
+    -111: "NotEmpty",
+    -112: "SessionExpired",
+    -114: "InvalidACL",
+    -115: "AuthFailed",
+    -118: "SessionMoved",
+    -120: "EphemeralOnLocalSession",
+    -123: "ReconfigDisabled",
+    -125: "QuotaExceeded",
+}
+
+
+class Txn(msgspec.Struct, frozen=True, gc=False):
+    """One transaction, or one part of a multi (a part repeats its multi's header)."""
+
+    #: Session id, unsigned.
+    session: int
+    #: The request's xid within its session.
+    cxid: int
+    zxid: int
+    #: The leader's wall clock, milliseconds since 1970.
+    time_ms: int
+    kind: TxnKind
+    path: str | None = None
+    #: What a create or set writes; None is ZooKeeper's null, not b"".
+    data: bytes | None = None
+    #: The version that a set or setACL results in; for a check the version it insists on, plus one.
+    version: int | None = None
+    #: Of an error: `KeeperException.Code`, negative. 0 for a part of a multi that was rolled back.
+    error: int = 0
+    #: Of a create: the znode belongs to the session.
+    ephemeral: bool = False
+    #: Of a createSession, milliseconds.
+    timeout_ms: int = 0
+    parts: tuple[Txn, ...] = ()
+    #: Of a closeSession: the ephemeral znodes that went with it; None before 3.6, which did not log them.
+    deleted: tuple[str, ...] | None = None
+    #: The leader's hash of the whole tree after this transaction; None before 3.6, and for errors.
+    digest: int | None = None
+    #: The payload without its digest: equal on two servers if and only if the transaction is.
+    raw: bytes = b""
+
+    @property
+    def error_name(self) -> str | None:
+        """`NoNode` and so on; None if this is no error."""
+        return ERROR_NAMES.get(self.error, f"error {self.error}") if self.kind is TxnKind.ERROR else None
+
+    @property
+    def failed_multi(self) -> bool:
+        """Whether this multi was rolled back. It then keeps the bodies of the parts that would have succeeded."""
+        return any(part.kind is TxnKind.ERROR for part in self.parts)
+
+
+_HEADER = struct.Struct(">QiQqi")
+_INT = struct.Struct(">i")
+_LONG = struct.Struct(">q")
+_INTS = struct.Struct(">ii")
+_DIGEST = struct.Struct(">iq")
+#: The version in a TxnDigest, `DigestCalculator.DIGEST_VERSION`; readers ignore it.
+_DIGEST_VERSION = 2
+#: An ACL of one entry, everything to world:anyone, as `vector<ACL>`. By far the most common one.
+_OPEN_ACL = struct.pack(">ii", 1, 31) + struct.pack(">i", 5) + b"world" + struct.pack(">i", 6) + b"anyone"
+_OPEN_ACL_LENGTH = len(_OPEN_ACL)
+#: More entries than this in any vector are not believed; a request has at most about 1 MB.
+_MAX_ENTRIES = 1_000_000
+
+_KINDS = {int(kind): kind for kind in TxnKind}
+
+HEADER_LENGTH = _HEADER.size
+
+
+class _Body(msgspec.Struct, gc=False):
+    """What a body decoder found, and the offset just after it."""
+
+    end: int
+    path: str | None = None
+    data: bytes | None = None
+    version: int | None = None
+    error: int = 0
+    ephemeral: bool = False
+    timeout_ms: int = 0
+    parts: tuple[Txn, ...] = ()
+    deleted: tuple[str, ...] | None = None
+
+
+def decode_txn(payload: bytes) -> Txn:
+    """Decode one payload, whose checksum was found right before.
+
+    Raises:
+        HistoryError: it is of no known layout. `where` is left to the caller.
+    """
+    try:
+        session, cxid, zxid, time_ms, number = _HEADER.unpack_from(payload, 0)
+        body = _decode_body(payload, _HEADER.size, number, (session, cxid, zxid, time_ms))
+        digest = _decode_digest(payload, body.end)
+    except (struct.error, UnicodeDecodeError, _BadLayout) as problem:
+        raise HistoryError(
+            f"a transaction has a layout that is not known: {problem}",
+            cause="it was written by a version of ZooKeeper that this reader does not know",
+        ) from problem
+    return Txn(
+        session,
+        cxid,
+        zxid,
+        time_ms,
+        _KINDS[number],
+        body.path,
+        body.data,
+        body.version,
+        body.error,
+        body.ephemeral,
+        body.timeout_ms,
+        body.parts,
+        body.deleted,
+        digest,
+        payload if digest is None else payload[: body.end],
+    )
+
+
+class _BadLayout(ValueError):
+    """Internal: a field makes no sense."""
+
+
+def _decode_body(payload: bytes, at: int, number: int, header: tuple[int, int, int, int]) -> _Body:
+    decoder = _DECODERS.get(number)
+    if decoder is not None:
+        return decoder(payload, at)
+    if number == TxnKind.MULTI:
+        return _multi(payload, at, header)
+    raise _BadLayout(f"type {number}")
+
+
+def _decode_digest(payload: bytes, at: int) -> int | None:
+    left = len(payload) - at
+    if left == 0:
+        return None
+    if left != _DIGEST.size:
+        raise _BadLayout(f"{left} bytes are left over")
+    _version, digest = _DIGEST.unpack_from(payload, at)
+    return int(digest)
+
+
+def _string(payload: bytes, at: int) -> tuple[str, int]:
+    (length,) = _INT.unpack_from(payload, at)
+    end = at + 4 + length
+    if length < 0 or end > len(payload):
+        raise _BadLayout(f"a string of {length} bytes")
+    return payload[at + 4 : end].decode(), end
+
+
+def _buffer(payload: bytes, at: int) -> tuple[bytes | None, int]:
+    (length,) = _INT.unpack_from(payload, at)
+    if length == -1:
+        return None, at + 4
+    end = at + 4 + length
+    if length < 0 or end > len(payload):
+        raise _BadLayout(f"data of {length} bytes")
+    return payload[at + 4 : end], end
+
+
+def _count(payload: bytes, at: int) -> tuple[int, int]:
+    (count,) = _INT.unpack_from(payload, at)
+    if count > _MAX_ENTRIES:
+        raise _BadLayout(f"a vector of {count} entries")
+    return count, at + 4  # -1 is a null vector
+
+
+def _skip_acl(payload: bytes, at: int) -> int:
+    if payload[at : at + _OPEN_ACL_LENGTH] == _OPEN_ACL:
+        return at + _OPEN_ACL_LENGTH
+    count, at = _count(payload, at)
+    for _ in range(count):
+        _scheme, at = _string(payload, at + 4)
+        _identity, at = _string(payload, at)
+    return at
+
+
+def _create(payload: bytes, at: int) -> _Body:
+    path, at = _string(payload, at)
+    data, at = _buffer(payload, at)
+    at = _skip_acl(payload, at)
+    ephemeral = payload[at : at + 1] == b"\x01"
+    return _Body(at + 5, path, data, ephemeral=ephemeral)  # then parentCVersion
+
+
+def _create_container(payload: bytes, at: int) -> _Body:
+    path, at = _string(payload, at)
+    data, at = _buffer(payload, at)
+    return _Body(_skip_acl(payload, at) + 4, path, data)
+
+
+def _create_ttl(payload: bytes, at: int) -> _Body:
+    body = _create_container(payload, at)
+    body.end += 8
+    return body
+
+
+def _delete(payload: bytes, at: int) -> _Body:
+    path, at = _string(payload, at)
+    return _Body(at, path)
+
+
+def _set_data(payload: bytes, at: int) -> _Body:
+    path, at = _string(payload, at)
+    data, at = _buffer(payload, at)
+    (version,) = _INT.unpack_from(payload, at)
+    return _Body(at + 4, path, data, version)
+
+
+def _set_acl(payload: bytes, at: int) -> _Body:
+    path, at = _string(payload, at)
+    at = _skip_acl(payload, at)
+    (version,) = _INT.unpack_from(payload, at)
+    return _Body(at + 4, path, None, version)
+
+
+def _check(payload: bytes, at: int) -> _Body:
+    path, at = _string(payload, at)
+    (version,) = _INT.unpack_from(payload, at)
+    return _Body(at + 4, path, None, version)
+
+
+def _error(payload: bytes, at: int) -> _Body:
+    (code,) = _INT.unpack_from(payload, at)
+    return _Body(at + 4, error=code)
+
+
+def _create_session(payload: bytes, at: int) -> _Body:
+    (timeout,) = _INT.unpack_from(payload, at)
+    return _Body(at + 4, timeout_ms=timeout)
+
+
+def _close_session(payload: bytes, at: int) -> _Body:
+    """Nothing before 3.6, then a vector of paths; either may be followed by a digest."""
+    left = len(payload) - at
+    if left == 0:
+        return _Body(at)
+    try:
+        count, end = _count(payload, at)
+        paths: list[str] = []
+        for _ in range(count):
+            path, end = _string(payload, end)
+            if not path.startswith("/"):
+                raise _BadLayout("a path without a slash")
+            paths.append(path)
+        if len(payload) - end not in (0, _DIGEST.size):
+            raise _BadLayout("bytes are left over")
+    except (struct.error, UnicodeDecodeError, _BadLayout):
+        if left == _DIGEST.size:
+            return _Body(at)
+        raise
+    return _Body(end, deleted=tuple(paths))
+
+
+def _multi(payload: bytes, at: int, header: tuple[int, int, int, int]) -> _Body:
+    count, at = _count(payload, at)
+    parts: list[Txn] = []
+    for _ in range(count):
+        (number,) = _INT.unpack_from(payload, at)
+        data, at = _buffer(payload, at + 4)
+        decoder = _DECODERS.get(number)
+        if decoder is None or data is None:
+            raise _BadLayout(f"type {number} within a multi")
+        body = decoder(data, 0)
+        if body.end != len(data):
+            raise _BadLayout("bytes are left over within a multi")
+        parts.append(
+            Txn(
+                *header,
+                _KINDS[number],
+                body.path,
+                body.data,
+                body.version,
+                body.error,
+                body.ephemeral,
+                body.timeout_ms,
+                (),
+                body.deleted,
+            )
+        )
+    return _Body(at, parts=tuple(parts))
+
+
+_DECODERS: dict[int, Callable[[bytes, int], _Body]] = {
+    int(TxnKind.CREATE): _create,
+    int(TxnKind.CREATE2): _create,
+    int(TxnKind.CREATE_CONTAINER): _create_container,
+    int(TxnKind.CREATE_TTL): _create_ttl,
+    int(TxnKind.DELETE): _delete,
+    int(TxnKind.DELETE_CONTAINER): _delete,
+    int(TxnKind.SET_DATA): _set_data,
+    int(TxnKind.RECONFIG): _set_data,
+    int(TxnKind.SET_ACL): _set_acl,
+    int(TxnKind.CHECK): _check,
+    int(TxnKind.ERROR): _error,
+    int(TxnKind.CREATE_SESSION): _create_session,
+    int(TxnKind.CLOSE_SESSION): _close_session,
+}
+
+
+def encode_txn(txn: Txn) -> bytes:
+    """The payload of a transaction: what a server would have logged, with an open ACL where there is one.
+
+    `raw` is not looked at; what a `Txn` does not keep (ACL, parent's cversion, TTL) is given a plain value.
+    """
+    header = _HEADER.pack(txn.session, txn.cxid, txn.zxid, txn.time_ms, txn.kind)
+    digest = b"" if txn.digest is None else _DIGEST.pack(_DIGEST_VERSION, txn.digest)
+    return header + _encode_body(txn) + digest
+
+
+def _encode_body(txn: Txn) -> bytes:
+    kind = txn.kind
+    if kind in (TxnKind.CREATE, TxnKind.CREATE2):
+        return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + bytes([txn.ephemeral]) + _INT.pack(1)
+    if kind is TxnKind.CREATE_CONTAINER:
+        return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + _INT.pack(1)
+    if kind is TxnKind.CREATE_TTL:
+        return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + _INT.pack(1) + _LONG.pack(1000)
+    if kind in SETS:
+        return _packed(txn.path) + _packed(txn.data) + _INT.pack(txn.version or 0)
+    if kind is TxnKind.SET_ACL:
+        return _packed(txn.path) + _OPEN_ACL + _INT.pack(txn.version or 0)
+    if kind is TxnKind.CHECK:
+        return _packed(txn.path) + _INT.pack(txn.version or 0)
+    if kind in DELETES:
+        return _packed(txn.path)
+    if kind is TxnKind.ERROR:
+        return _INT.pack(txn.error)
+    if kind is TxnKind.CREATE_SESSION:
+        return _INT.pack(txn.timeout_ms)
+    if kind is TxnKind.CLOSE_SESSION:
+        if txn.deleted is None:
+            return b""
+        return _INT.pack(len(txn.deleted)) + b"".join(map(_packed, txn.deleted))
+    parts = [(int(part.kind), _encode_body(part)) for part in txn.parts]
+    return _INT.pack(len(parts)) + b"".join(_INTS.pack(number, len(body)) + body for number, body in parts)
+
+
+def _packed(value: str | bytes | None) -> bytes:
+    if value is None:
+        return _INT.pack(-1)
+    data = value.encode() if isinstance(value, str) else value
+    return _INT.pack(len(data)) + data
