@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.serialization import GetData, Sync
 
 from harness.errors import EnsembleError
@@ -42,7 +43,7 @@ def collect(ensemble: Ensemble, paths: Sequence[str], record: Record) -> None:
         leader = ensemble.wait_for_quorum(within=_QUORUM_TIMEOUT)
         zxid = _write_barrier(ensemble, leader)
         applied = _wait_until_applied(ensemble, zxid)
-    except (EnsembleError, KazooException, TimeoutError) as problem:
+    except (EnsembleError, KazooException, KazooTimeoutError) as problem:
         record(Note(time.monotonic_ns(), f"the ensemble does not serve after all faults have healed: {problem}"))
         return
     record(Barrier(time.monotonic_ns(), zxid, applied))
@@ -74,7 +75,7 @@ def _read_all(ensemble: Ensemble, server: int, paths: Sequence[str]) -> list[Eve
     try:
         with server_client(ensemble.testbed, ensemble.topology.server(server).host) as client:
             return [_read(client, server, path) for path in paths]
-    except (EnsembleError, KazooException, TimeoutError) as problem:
+    except (EnsembleError, KazooException, KazooTimeoutError) as problem:
         text = f"server {server} could not be read after healing: {type(problem).__name__} {problem}"
         return [Note(time.monotonic_ns(), text)]
 

@@ -18,7 +18,8 @@
     ├── EnsembleError               a server did not start, or no quorum formed in time
     ├── FaultError                  a fault could not be injected, or could not be healed
     ├── LoadError                   a client process failed (not: an operation of it)
-    └── GuaranteeViolated           exit code 1: raised by `load.verify()` in a test; the harness itself is fine
+    ├── GuaranteeViolated           exit code 1: raised by `load.verify()` in a test; the harness itself is fine
+    └── GuaranteeNotProven          exit code 2: raised by `load.verify()` where there is no verdict
 
 Every error answers four questions: what happened, where, what the likely cause is, and what to do next.
 """
@@ -131,3 +132,9 @@ class GuaranteeViolated(ZkChaosError, AssertionError):
     """A promise of ZooKeeper was broken, with proof. Raised by `load.verify()`; the harness itself is fine."""
 
     exit_code = 1
+
+
+class GuaranteeNotProven(ZkChaosError, AssertionError):
+    """A run ended without a verdict on some promise. Not: a broken promise; and never: a kept one."""
+
+    exit_code = 2

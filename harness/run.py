@@ -33,7 +33,7 @@ from harness.zookeeper.launch import Launch
 from harness.zookeeper.monitor import Monitor
 
 #: Free space that a run asks for before it begins, bytes: logs, transactions and history of a short run.
-_LEAST_FREE = 64 * 1024 * 1024
+LEAST_FREE = 64 * 1024 * 1024
 #: Below this a failure is told as what it is: the disk is full.
 _FULL = 1024 * 1024
 
@@ -95,12 +95,21 @@ class Run:
         topology: the scenario's, with its overrides.
         root: the run folder to make.
         observer: sees each event after it was written.
+        with_load: start the client processes of the scenario's load at once, while the servers come up.
 
     Raises:
         ZkChaosError: whatever prevents the run; where something was started, it is gone by then.
     """
 
-    def __init__(self, scenario: Scenario, topology: Topology, root: Path, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        topology: Topology,
+        root: Path,
+        observer: Observer | None = None,
+        *,
+        with_load: bool = True,
+    ) -> None:
         self.scenario, self.topology = scenario, topology
         software = Software(topology)
         self.folder = _make_folder(root)
@@ -109,12 +118,12 @@ class Run:
         self._stack = contextlib.ExitStack()
         self._stack.callback(self.record.close)
         try:
-            self._build(software)
+            self._build(software, with_load=with_load)
         except BaseException as problem:
             self._abort(problem)
             raise
 
-    def _build(self, software: Software) -> None:
+    def _build(self, software: Software, *, with_load: bool) -> None:
         self.record.phase("bring-up")
         agent = AgentClient()
         self._stack.callback(agent.close)
@@ -125,9 +134,9 @@ class Run:
         )
         self.monitor = Monitor(self.ensemble, self.record)
         self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed)
-        self.load = RegisterLoad(self.testbed, self.topology, self.folder, self.scenario.load, self.scenario.seed)
-        self.load.launch()
-        self._stack.callback(self.load.kill)
+        self.load = self.new_load(self.scenario, 1)
+        if with_load:
+            self.load.launch()
         self.ensemble.start()
         self.monitor.start()
         self._stack.callback(self.monitor.stop)
@@ -140,6 +149,15 @@ class Run:
             self._abort(problem)
         else:
             self.close()
+
+    def new_load(self, scenario: Scenario, round_number: int) -> RegisterLoad:
+        """A load of this run, not yet launched; it ends with the run at the latest."""
+        self.scenario = scenario
+        load = RegisterLoad(
+            self.testbed, self.topology, self.folder, scenario.load, seed=scenario.seed, round_number=round_number
+        )
+        self._stack.callback(load.kill)
+        return load
 
     def carry_out(self, request: Request) -> None:
         """Load, faults and the end of both, as a plan says.
@@ -176,6 +194,10 @@ class Run:
         """End the load, and collect the last evidence from the healed ensemble."""
         self.record.phase("quiesce")
         self.load.stop()
+        self.collect()
+
+    def collect(self) -> None:
+        """Collect the last evidence from the healed ensemble, whose load has ended."""
         self.record.phase("collect")
         collect(self.ensemble, register_paths(self.scenario.load), self.record)
 
@@ -232,9 +254,9 @@ def _make_folder(root: Path) -> RunFolder:
         free = shutil.disk_usage(existing).free
     except OSError as problem:
         raise storage_error(problem, existing) from problem
-    if free < _LEAST_FREE:
+    if free < LEAST_FREE:
         raise StorageFull(
-            f"{free // 2**20} MB are free, and a run asks for {_LEAST_FREE // 2**20} MB before it begins",
+            f"{free // 2**20} MB are free, and a run asks for {LEAST_FREE // 2**20} MB before it begins",
             where=str(existing),
             next_step="free space or choose another place with --runs; nothing was started",
         )

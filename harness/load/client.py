@@ -2,6 +2,7 @@
 
 It speaks one word a line with the process that started it, over descriptor 3: ``ready`` after it has loaded its
 libraries; on ``start`` it opens its sessions and begins, and says ``started`` when each session is connected;
+on ``settle`` it waits until every session has had an operation acknowledged since then, and says ``settled``;
 on ``stop`` it ends what is in flight and says ``stopped``. When the descriptor is closed it ends at once.
 """
 
@@ -26,6 +27,8 @@ from harness.load.worker import Worker
 CHANNEL = 3
 #: How long the sessions may take to connect at the start, seconds.
 _CONNECT_TIMEOUT = 30.0
+#: How long they may take to be served again after the last fault, seconds.
+_SETTLE_TIMEOUT = 20.0
 
 
 class ClientConfig(msgspec.Struct, frozen=True):
@@ -68,6 +71,8 @@ def main() -> int:
             for worker in workers:
                 worker.start()
             _say(channel, "started")
+        elif word.strip() == "settle":
+            _say(channel, "settled" if _settle(workers) else "unsettled")
         elif word.strip() == "stop":
             _finish(workers, clients)
             writer.sync()
@@ -103,6 +108,17 @@ def _worker(config: ClientConfig, number: int, client: TracedClient, writer: Lin
         window=config.window,
         session_timeout=config.session_timeout_s,
     )
+
+
+def _settle(workers: list[Worker]) -> bool:
+    """Whether every session is served again, within the time that a session has to come back."""
+    before = [worker.acknowledged for worker in workers]
+    deadline = time.monotonic() + _SETTLE_TIMEOUT
+    while time.monotonic() < deadline:
+        if all(worker.acknowledged > count for worker, count in zip(workers, before, strict=True)):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _finish(workers: list[Worker], clients: list[TracedClient]) -> None:

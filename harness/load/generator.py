@@ -87,3 +87,7 @@ class RegisterGenerator:
         else:
             self._versions[path] = stat.version
             self._missing.discard(path)
+
+    def saw_present(self, path: str) -> None:
+        """Tell it that a znode exists, in whatever version."""
+        self._missing.discard(path)

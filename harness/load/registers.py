@@ -38,11 +38,22 @@ class RegisterLoad:
         folder: where they write their history.
         spec: how many, how fast.
         seed: the run's seed.
+        round_number: 1 for the first load of a run; a later one has processes and files of other names.
     """
 
-    def __init__(self, testbed: Testbed, topology: Topology, folder: RunFolder, spec: LoadSpec, seed: int) -> None:
+    def __init__(
+        self,
+        testbed: Testbed,
+        topology: Topology,
+        folder: RunFolder,
+        spec: LoadSpec,
+        *,
+        seed: int,
+        round_number: int = 1,
+    ) -> None:
         self._testbed, self._topology, self._folder = testbed, topology, folder
         self.spec, self._seed = spec, seed
+        self._suffix = "" if round_number == 1 else f"-{round_number}"
         self._processes: list[Process] = []
 
     def launch(self) -> None:
@@ -56,23 +67,23 @@ class RegisterLoad:
     def _launch_on(self, host: ClientHost, sessions: int) -> Process:
         folder = self._folder.clients_folder
         config = ClientConfig(
-            processes=tuple(f"{host.name}.{number}" for number in range(sessions)),
+            processes=tuple(f"{host.name}{self._suffix}.{number}" for number in range(sessions)),
             hosts=self._topology.connection_string(host=host),
             session_timeout_s=self.spec.session_timeout_ms / 1000,
             rate=self.spec.rate / self.spec.clients,
             window=self.spec.window,
             paths=register_paths(self.spec),
             seed=self._seed,
-            output=str(folder / f"{host.name}.jsonl"),
+            output=str(folder / f"{host.name}{self._suffix}.jsonl"),
             root=ROOT,
         )
-        file = folder / f"{host.name}.config.json"
+        file = folder / f"{host.name}{self._suffix}.config.json"
         file.write_bytes(msgspec.json.encode(config))
         return self._testbed.spawn(
             host.name,
             [sys.executable, "-m", "harness.load.client", str(file)],
             {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            folder / f"{host.name}.log",
+            folder / f"{host.name}{self._suffix}.log",
             channel=True,
         )
 
@@ -85,6 +96,13 @@ class RegisterLoad:
         self._all("ready")
         self._say("start")
         self._all("started")
+
+    def settle(self) -> bool:
+        """Wait until every session has had an operation acknowledged since now; False if some did not in 20 s."""
+        self._say("settle")
+        deadline = time.monotonic() + _STEP_TIMEOUT
+        answers = [_hear(process, deadline) for process in self._processes]
+        return all(answer == "settled" for answer in answers)
 
     def stop(self) -> None:
         """End the operations in flight, close the sessions, end the processes.
@@ -124,7 +142,7 @@ class RegisterLoad:
                 raise self._died(process, f"it said {heard!r} instead of {word!r}")
 
     def _died(self, process: Process, what: str) -> LoadError:
-        log = self._folder.clients_folder / f"{process.host}.log"
+        log = self._folder.clients_folder / f"{process.host}{self._suffix}.log"
         return LoadError(
             f"the client process failed: {what}",
             where=process.host,

@@ -57,13 +57,13 @@ class Worker(threading.Thread):
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._flights: dict[int, _Flight] = {}
-        self._completed = 0
+        self._acknowledged = 0
         client.add_listener(self._session_changed)
 
     @property
-    def completed(self) -> int:
-        """How many operations have ended."""
-        return self._completed
+    def acknowledged(self) -> int:
+        """How many operations have succeeded."""
+        return self._acknowledged
 
     def stop(self) -> None:
         """Ask it to begin no more operations."""
@@ -127,6 +127,8 @@ class Worker(threading.Thread):
         error = _error_name(problem)
         if error == "NoNode":
             self._generator.saw(flight.call.path, None)
+        elif error == "NodeExists":
+            self._generator.saw_present(flight.call.path)
         if result.sent is None or (result.reply is not None and error in _REFUSALS):
             self._record(flight, at, Outcome.FAIL, error=error)
         else:
@@ -143,7 +145,7 @@ class Worker(threading.Thread):
         error: str | None = None,
     ) -> None:
         sent, reply = flight.result.sent, flight.result.reply
-        self._completed += 1
+        self._acknowledged += outcome is Outcome.OK
         self._writer.write(
             Complete(
                 self._process,

@@ -162,8 +162,8 @@ class LogScale:
         )
 
 
-def throughput_chart(data: Throughput) -> Chart:
-    """Reads and writes as lines; failed and indeterminate operations as columns."""
+def throughput_chart(data: Throughput, load_end: float) -> Chart:
+    """Reads and writes as lines; failed and indeterminate operations as columns; nothing after the load's end."""
     rates = {
         "reads": data.rate(data.reads),
         "writes": data.rate(data.writes),
@@ -175,7 +175,7 @@ def throughput_chart(data: Throughput) -> Chart:
     labels = {"reads": "reads", "writes": "writes", "failed": "failed", "lost": "indeterminate"}
     lines = []
     for key, values in rates.items():
-        heights = [scale.height(v) for v in values]
+        heights = [scale.height(v) if v or data.bins.left(i) < load_end else None for i, v in enumerate(values)]
         bars = key in ("failed", "lost")
         lines.append(Line(key, labels[key], "" if bars else grid.steps(heights), grid.columns(heights), values))
     return Chart(
@@ -194,7 +194,8 @@ def throughput_chart(data: Throughput) -> Chart:
 
 def latency_chart(data: Latency) -> Chart:
     """Percentiles as stepped lines over a logarithmic scale."""
-    series = {"p50": data.p50, "p95": data.p95, "p99": data.p99, "max": data.maximum}
+    # From the highest line to the lowest: the order of the legend is that of the picture, and the median is on top.
+    series = {"max": data.maximum, "p99": data.p99, "p95": data.p95, "p50": data.p50}
     known = [v for values in series.values() for v in values if v is not None]
     scale = LogScale.over(min(known, default=1e-3), max(known, default=1e-1))
     grid = Grid(data.bins)
@@ -221,8 +222,8 @@ def latency_chart(data: Latency) -> Chart:
     )
 
 
-def connection_charts(rows: dict[int, tuple[int | None, ...]], bins: Bins) -> tuple[Chart, ...]:
-    """One small chart a server, all on the same scale, so that they can be compared by eye."""
+def connection_charts(rows: dict[int, tuple[int | None, ...]], bins: Bins) -> tuple[tuple[Chart, ...], str]:
+    """One small chart a server, all on the same scale, so that they can be compared by eye; and its top."""
     greatest = max((v for row in rows.values() for v in row if v is not None), default=0)
     scale = LinearScale.over(float(max(greatest, 1)))
     grid = Grid(bins)
@@ -235,9 +236,9 @@ def connection_charts(rows: dict[int, tuple[int | None, ...]], bins: Bins) -> tu
                 key=f"connections-zk{server}",
                 title=f"zk{server}",
                 unit="",
-                description=f"Client connections of server zk{server}, at most {greatest} on any server.",
+                description=f"Client connections of server zk{server}; at most {greatest} on any server.",
                 lines=(line,),
-                ticks=(Tick(0.0, _axis_number(scale.top)),),
+                ticks=(),
             )
         )
-    return tuple(charts)
+    return tuple(charts), _axis_number(scale.top)

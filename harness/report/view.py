@@ -100,6 +100,7 @@ class Proof:
     fault: FaultStory
     number: int
     began: str
+    healed: str
     stages: tuple[tuple[str, ProbeEvent | None], ...]
     rows: tuple[MeasuredRow, ...]
     left_out: int
@@ -136,6 +137,9 @@ class Page:
     """The whole page."""
 
     title: str
+    name: str
+    started: str
+    first_witness: str
     headline: Headline
     overall: str
     scenario: Scenario | None
@@ -155,6 +159,7 @@ class Page:
     roles: tuple[str, ...]
     charts: tuple[Chart, ...]
     connections: tuple[Chart, ...]
+    connections_top: str
     drawing: Drawing | None
     proofs: tuple[Proof, ...]
     faults_left_out: int
@@ -179,20 +184,23 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
     clients = client_lanes(material.sessions, axis)
     # Samples are taken on a clock of their own, so the connections have finer bins than the operations may have.
     charts = (
-        throughput_chart(throughput(material.operations, axis, shared)),
+        throughput_chart(throughput(material.operations, axis, shared), _load_end(material, axis)),
         latency_chart(latency(material.operations, axis, shared)),
     )
-    connected = connection_charts(connections(material.samples, axis, shared), shared)
+    connected, connections_top = connection_charts(connections(material.samples, axis, shared), shared)
     said = headline(material, judgement, faults, axis)
     bars, bar_rows = _bars(faults, axis)
     listed, files_left_out = raw_files(folder)
     promises = _promises(judgement, axis)
     return Page(
         title=_title(said, material.scenario, folder),
+        name=material.scenario.name if material.scenario else folder.root.name,
+        started=_started(material.scenario),
+        first_witness=next((p.witnesses[0][0] for p in promises if p.witnesses), ""),
         headline=said,
         overall=judgement.overall.value,
         scenario=material.scenario,
-        meta=_meta(material, judgement, axis),
+        meta=_meta(material, judgement),
         sources=_sources(material.scenario),
         problems=tuple(shorten(p, MAX_TEXT) for p in material.problems),
         notes=tuple(shorten(n.text, MAX_TEXT) for n in list(material.notes)[:MAX_NOTES]),
@@ -208,6 +216,7 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         roles=tuple(r for r in ROLES if any(s.state == r for lane in lanes.values() for s in lane)),
         charts=charts if material.operations else (),
         connections=connected,
+        connections_top=connections_top,
         drawing=_drawing(material.scenario, faults, axis),
         proofs=tuple(_proof(n, f, axis) for n, f in enumerate(faults[:MAX_FAULTS], start=1)),
         faults_left_out=max(0, len(faults) - MAX_FAULTS),
@@ -224,6 +233,12 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
     )
 
 
+def _load_end(material: Material, axis: TimeAxis) -> float:
+    """After this instant nobody was asked to do anything, so no operation there is no outage."""
+    quiesce = material.phase("quiesce")
+    return axis.seconds(quiesce.at) if quiesce else axis.end
+
+
 #: The roles that a lane may show, in the order of the legend.
 ROLES = ("leader", "follower", "observer", "standalone", "looking", "down", "paused")
 
@@ -233,7 +248,11 @@ def _title(said: Headline, scenario: Scenario | None, folder: RunFolder) -> str:
     return f"{said.word}: {name}"
 
 
-def _meta(material: Material, judgement: Judgement, axis: TimeAxis) -> tuple[tuple[str, str], ...]:
+def _started(scenario: Scenario | None) -> str:
+    return shorten(scenario.started.replace("T", " ").replace("Z", " UTC"), 40) if scenario else ""
+
+
+def _meta(material: Material, judgement: Judgement) -> tuple[tuple[str, str], ...]:
     scenario = material.scenario
     if scenario is None:
         return ()
@@ -244,8 +263,7 @@ def _meta(material: Material, judgement: Judgement, axis: TimeAxis) -> tuple[tup
         ("Seed", str(scenario.seed)),
         ("ZooKeeper", ", ".join(versions) or scenario.version or "not recorded"),
         ("Load", f"{count(scenario.load.clients)} clients, {scenario.load.rate:g} operations/s"),
-        ("Duration", f"{duration(scenario.duration_s)} asked, {duration(axis.span)} recorded"),
-        ("Started", scenario.started.replace("T", " ").replace("Z", " UTC")),
+        ("Duration of load", duration(scenario.duration_s)),
         ("Harness", scenario.harness_version or judgement.harness_version or "not recorded"),
     ]
     if scenario.multi_address is not None:
@@ -359,6 +377,7 @@ def _proof(number: int, fault: FaultStory, axis: TimeAxis) -> Proof:
         fault=fault,
         number=number,
         began=instant(axis.seconds(fault.injected or fault.began)),
+        healed="" if fault.healed is None else instant(axis.seconds(fault.healed)),
         stages=stages,
         rows=shown,
         left_out=max(0, len(rows) - MAX_MEASUREMENTS),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 NANOSECONDS = 1_000_000_000
 
-#: A narrow no-break space between groups of digits and before units, so that no figure is torn at a line's end.
+#: A narrow no-break space before units, so that no figure is torn from its unit at a line's end.
 THIN = "\u202f"
 
 
@@ -34,13 +34,13 @@ def _two_units(amount: int, ratio: int, large: str, small: str) -> str:
 
 def instant(seconds: float) -> str:
     """A place on the time axis: `3.0 s`, always in seconds, so that it can be found on the axis."""
-    text = f"{seconds:.1f}" if abs(seconds) < 1000 else f"{seconds:,.0f}".replace(",", THIN)
+    text = f"{seconds:.1f}" if abs(seconds) < 1000 else f"{seconds:,.0f}"
     return f"{text.replace('-', chr(0x2212))}{THIN}s"
 
 
 def count(number: int) -> str:
-    """`4 812`, grouped by thin spaces."""
-    return f"{number:,}".replace(",", THIN)
+    """`4,812`."""
+    return f"{number:,}"
 
 
 def figure(value: float, unit: str) -> str:

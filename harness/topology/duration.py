@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 #: The longest duration that is understood: one day.
@@ -34,8 +35,10 @@ def parse_duration(text: str) -> float:
 def format_duration(seconds: float) -> str:
     """The shortest text that `parse_duration` reads as the same number of milliseconds.
 
-    Negative numbers and numbers beyond a day are written as well, so that an error can name them.
+    Negative and infinite numbers and numbers beyond a day are written as well, so that an error can name them.
     """
+    if not math.isfinite(seconds):
+        return str(seconds)
     milliseconds = round(seconds * 1000)
     if milliseconds % 1000:
         return f"{milliseconds}ms" if abs(milliseconds) < 1000 else f"{milliseconds / 1000:.3f}".rstrip("0") + "s"

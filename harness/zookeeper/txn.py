@@ -66,7 +66,7 @@ ERROR_NAMES = {
 class Txn(msgspec.Struct, frozen=True, gc=False):
     """One transaction, or one part of a multi (a part repeats its multi's header)."""
 
-    #: Session id, unsigned.
+    #: Session id, signed as in Java and kazoo.
     session: int
     #: The request's xid within its session.
     cxid: int
@@ -104,7 +104,7 @@ class Txn(msgspec.Struct, frozen=True, gc=False):
         return any(part.kind is TxnKind.ERROR for part in self.parts)
 
 
-_HEADER = struct.Struct(">QiQqi")
+_HEADER = struct.Struct(">qiQqi")
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
 _INTS = struct.Struct(">ii")
@@ -362,31 +362,70 @@ def encode_txn(txn: Txn) -> bytes:
 
 
 def _encode_body(txn: Txn) -> bytes:
-    kind = txn.kind
-    if kind in (TxnKind.CREATE, TxnKind.CREATE2):
-        return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + bytes([txn.ephemeral]) + _INT.pack(1)
-    if kind is TxnKind.CREATE_CONTAINER:
-        return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + _INT.pack(1)
-    if kind is TxnKind.CREATE_TTL:
-        return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + _INT.pack(1) + _LONG.pack(1000)
-    if kind in SETS:
-        return _packed(txn.path) + _packed(txn.data) + _INT.pack(txn.version or 0)
-    if kind is TxnKind.SET_ACL:
-        return _packed(txn.path) + _OPEN_ACL + _INT.pack(txn.version or 0)
-    if kind is TxnKind.CHECK:
-        return _packed(txn.path) + _INT.pack(txn.version or 0)
-    if kind in DELETES:
-        return _packed(txn.path)
-    if kind is TxnKind.ERROR:
-        return _INT.pack(txn.error)
-    if kind is TxnKind.CREATE_SESSION:
-        return _INT.pack(txn.timeout_ms)
-    if kind is TxnKind.CLOSE_SESSION:
-        if txn.deleted is None:
-            return b""
-        return _INT.pack(len(txn.deleted)) + b"".join(map(_packed, txn.deleted))
+    return _ENCODERS[txn.kind](txn)
+
+
+def _encode_create(txn: Txn) -> bytes:
+    return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + bytes([txn.ephemeral]) + _INT.pack(1)
+
+
+def _encode_create_container(txn: Txn) -> bytes:
+    return _packed(txn.path) + _packed(txn.data) + _OPEN_ACL + _INT.pack(1)
+
+
+def _encode_create_ttl(txn: Txn) -> bytes:
+    return _encode_create_container(txn) + _LONG.pack(1000)
+
+
+def _encode_delete(txn: Txn) -> bytes:
+    return _packed(txn.path)
+
+
+def _encode_set_data(txn: Txn) -> bytes:
+    return _packed(txn.path) + _packed(txn.data) + _INT.pack(txn.version or 0)
+
+
+def _encode_set_acl(txn: Txn) -> bytes:
+    return _packed(txn.path) + _OPEN_ACL + _INT.pack(txn.version or 0)
+
+
+def _encode_check(txn: Txn) -> bytes:
+    return _packed(txn.path) + _INT.pack(txn.version or 0)
+
+
+def _encode_error(txn: Txn) -> bytes:
+    return _INT.pack(txn.error)
+
+
+def _encode_create_session(txn: Txn) -> bytes:
+    return _INT.pack(txn.timeout_ms)
+
+
+def _encode_close_session(txn: Txn) -> bytes:
+    return b"" if txn.deleted is None else _INT.pack(len(txn.deleted)) + b"".join(map(_packed, txn.deleted))
+
+
+def _encode_multi(txn: Txn) -> bytes:
     parts = [(int(part.kind), _encode_body(part)) for part in txn.parts]
     return _INT.pack(len(parts)) + b"".join(_INTS.pack(number, len(body)) + body for number, body in parts)
+
+
+_ENCODERS: dict[TxnKind, Callable[[Txn], bytes]] = {
+    TxnKind.CREATE: _encode_create,
+    TxnKind.CREATE2: _encode_create,
+    TxnKind.CREATE_CONTAINER: _encode_create_container,
+    TxnKind.CREATE_TTL: _encode_create_ttl,
+    TxnKind.DELETE: _encode_delete,
+    TxnKind.DELETE_CONTAINER: _encode_delete,
+    TxnKind.SET_DATA: _encode_set_data,
+    TxnKind.RECONFIG: _encode_set_data,
+    TxnKind.SET_ACL: _encode_set_acl,
+    TxnKind.CHECK: _encode_check,
+    TxnKind.ERROR: _encode_error,
+    TxnKind.CREATE_SESSION: _encode_create_session,
+    TxnKind.CLOSE_SESSION: _encode_close_session,
+    TxnKind.MULTI: _encode_multi,
+}
 
 
 def _packed(value: str | bytes | None) -> bytes:

@@ -43,18 +43,25 @@ version = "3.9.5"
 settings = { tickTime = 500, initLimit = 10, syncLimit = 4 }
 [[switch]]
 name = "net1"
+subnet = "10.77.1.0/24"
 [[switch]]
 name = "net2"
+subnet = "10.77.2.0/24"
 [[server]]
 id = 1
+switches = ["net1", "net2"]
 [[server]]
 id = 2
+switches = ["net1", "net2"]
 [[server]]
 id = 3
+switches = ["net1", "net2"]
 [[client_host]]
 name = "c1"
+switches = ["net1", "net2"]
 [[client_host]]
 name = "c2"
+switches = ["net1", "net2"]
 """
 
 PLAN = """\

@@ -42,20 +42,20 @@ t: One voter and a watcher
   1 participant, quorum 1; ZooKeeper 3.8, one address per server
 
                                   west
-                           192.168.100.0/24
-                                  ┃
-  ┌─ zk1 participant ──┐          ┃
-  │      192.168.100.1 ├──────────●
-  └────────────────────┘          ┃
-                                  ┃
-  ┌─ zk2 observer 3.9 ─┐          ┃
-  │      192.168.100.2 ├──────────●
-  └────────────────────┘          ┃
-                                  ┃
-  ┌─ app client host ──┐          ┃
-  │    192.168.100.101 ├──────────●
-  └────────────────────┘          ┃
-                                  ┃
+                            192.168.100.0/24
+                                   ┃
+  ┌─ zk1 participant ──┐           ┃
+  │      192.168.100.1 ├───────────●
+  └────────────────────┘           ┃
+                                   ┃
+  ┌─ zk2 observer 3.9 ─┐           ┃
+  │      192.168.100.2 ├───────────●
+  └────────────────────┘           ┃
+                                   ┃
+  ┌─ app client host ──┐           ┃
+  │    192.168.100.101 ├───────────●
+  └────────────────────┘           ┃
+                                   ┃
 
   Predicted when one switch dies:
     west  zk1 is a quorum by itself, but app reaches no server of that quorum

@@ -1,0 +1,247 @@
+"""The one committed history that the logs of several servers add up to.
+
+A server logs a transaction *before* it is committed. So a log may end with proposals that never became history: a
+leader that lost its quorum keeps them in its log for ever, because ZooKeeper does not truncate across an epoch but
+sends a snapshot (`LearnerHandler.queueCommittedProposals`: "Cannot send TRUNC to peer"). And a log may lack
+committed transactions that its server got within a snapshot. Both are told apart by what the *other* logs say:
+
+* a server **refutes** a zxid if its log goes on beyond it without having it, and no snapshot of that server lies
+  between the zxid and the next one it has: the zxid was not in the history that it followed;
+* a server **followed** a zxid if its log has it and goes on, without a break, to one that a majority has.
+
+Within an epoch a leader gives out zxids without gaps, refused requests included (`PrepRequestProcessor`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from operator import attrgetter
+
+from harness.zookeeper.txnlog import Txn
+
+_zxid = attrgetter("zxid")
+
+
+def epoch(zxid: int) -> int:
+    """The number of the leadership that gave out a zxid."""
+    return zxid >> 32
+
+
+def counter(zxid: int) -> int:
+    """The place of a zxid within its epoch, from 1; 0 names the begin of the epoch."""
+    return zxid & 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class ServerLog:
+    """One server's transactions, in the order that it wrote them, and the zxids of its snapshots."""
+
+    txns: list[Txn]
+    snapshots: tuple[int, ...] = ()
+    #: How many of its files end with a torn record.
+    torn: int = 0
+
+    @cached_property
+    def by_zxid(self) -> dict[int, Txn]:
+        """Its transactions by zxid; of two with one zxid the first (see `backwards`)."""
+        return {txn.zxid: txn for txn in reversed(self.txns)}
+
+    @cached_property
+    def zxids(self) -> list[int]:
+        """Its zxids, ascending, each once."""
+        return sorted(self.by_zxid)
+
+    @cached_property
+    def backwards(self) -> tuple[Txn, ...]:
+        """The transactions logged after one with a higher zxid, unless they merely repeat an earlier one."""
+        found: list[Txn] = []
+        highest = -1
+        seen: set[int] = set()
+        for txn in self.txns:
+            if txn.zxid > highest:
+                highest = txn.zxid
+            elif txn.zxid not in seen or self.by_zxid[txn.zxid].raw != txn.raw:
+                found.append(txn)
+            seen.add(txn.zxid)
+        return tuple(found)
+
+    def refutes(self, zxid: int) -> bool:
+        """Whether this server followed a history without `zxid`; see the module's text."""
+        at = bisect_right(self.zxids, zxid)
+        if at == len(self.zxids):
+            return False
+        snapshot = bisect_left(self.snapshots, zxid)
+        explained = snapshot < len(self.snapshots) and self.snapshots[snapshot] < self.zxids[at]
+        return not explained
+
+    def unbroken(self) -> list[tuple[int, int]]:
+        """The log cut at every place where a snapshot or a gap lies between two zxids: first and last of each part."""
+        parts: list[tuple[int, int]] = []
+        first: int | None = None
+        for one, other in pairwise(self.zxids):
+            if first is None:
+                first = one
+            if other != one + 1 and (epoch(one) == epoch(other) or self._snapshot_between(one, other)):
+                parts.append((first, one))
+                first = other
+        if self.zxids:
+            parts.append((self.zxids[0] if first is None else first, self.zxids[-1]))
+        return parts
+
+    def _snapshot_between(self, one: int, other: int) -> bool:
+        at = bisect_right(self.snapshots, one)
+        return at < len(self.snapshots) and self.snapshots[at] < other
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Two servers have different transactions under one zxid."""
+
+    zxid: int
+    server: int
+    txn: Txn
+    other_server: int
+    other_txn: Txn
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A server followed a history without a committed transaction that another one has."""
+
+    txn: Txn
+    server: int
+    holder: int
+
+
+@dataclass(frozen=True)
+class CommittedLog:
+    """The committed history, and where the logs contradict each other or fall short."""
+
+    #: Ascending by zxid.
+    txns: list[Txn]
+    #: In some log, but overwritten: never committed.
+    discarded: Mapping[int, Txn]
+    #: In some log, and the others do not say whether it was committed.
+    undecided: Mapping[int, Txn]
+    forks: tuple[Fork, ...]
+    skipped: tuple[Skipped, ...]
+    #: Ranges of zxids, both ends included, that must have existed and that no log has.
+    missing: tuple[tuple[int, int], ...]
+    #: Whether enough servers' logs were read that a committed transaction cannot hide: a majority.
+    enough_logs: bool
+
+    @cached_property
+    def by_zxid(self) -> dict[int, Txn]:
+        """The committed transactions by zxid."""
+        return {txn.zxid: txn for txn in self.txns}
+
+    @cached_property
+    def last(self) -> int:
+        """The highest committed zxid, 0 if there is none."""
+        return self.txns[-1].zxid if self.txns else 0
+
+    @cached_property
+    def doubtful_from(self) -> int | None:
+        """The first zxid from which on a znode's state is not known for certain, or None."""
+        doubts = [first for first, _last in self.missing]
+        doubts += [zxid for zxid in self.undecided if zxid < self.last]
+        return min(doubts, default=None)
+
+    def knows(self, zxid: int) -> bool:
+        """Whether the state of every znode at `zxid` is known: it is in the history, or begins an epoch."""
+        if not self.enough_logs or (self.doubtful_from is not None and zxid >= self.doubtful_from):
+            return False
+        return zxid <= self.last or (counter(zxid) == 0 and not self.undecided)
+
+
+def merge_logs(logs: Mapping[int, ServerLog], voters: frozenset[int], quorum: int) -> CommittedLog:
+    """Merge the logs of an ensemble's servers.
+
+    Args:
+        logs: by server id; a server whose log cannot be read is left out.
+        voters: the ids of the participants; observers log too, but do not make a majority.
+        quorum: how many voters are a majority.
+    """
+    everything, forks = _union(logs)
+    common = set(everything)
+    for log in logs.values():
+        common &= log.by_zxid.keys()
+    voting = [log for server, log in logs.items() if server in voters]
+    enough = len(voting) >= quorum
+    odd = everything.keys() - common if enough else set(everything)
+    majority = {z for z in odd if sum(z in log.by_zxid for log in voting) >= quorum}
+    followed = _followed(logs, odd - majority, majority | (common if enough else set()))
+    discarded: dict[int, Txn] = {}
+    undecided: dict[int, Txn] = {}
+    skipped: list[Skipped] = []
+    for zxid in sorted(odd):
+        refuters = [server for server, log in logs.items() if zxid not in log.by_zxid and log.refutes(zxid)]
+        if zxid in majority or zxid in followed:
+            holder = next(server for server, log in logs.items() if zxid in log.by_zxid)
+            skipped += [Skipped(everything[zxid], server, holder) for server in refuters]
+        elif refuters:
+            discarded[zxid] = everything[zxid]
+        else:
+            undecided[zxid] = everything[zxid]
+    txns = sorted((t for z, t in everything.items() if z not in discarded and z not in undecided), key=_zxid)
+    return CommittedLog(txns, discarded, undecided, forks, tuple(skipped), _missing(txns), enough)
+
+
+def _union(logs: Mapping[int, ServerLog]) -> tuple[dict[int, Txn], tuple[Fork, ...]]:
+    """All transactions by zxid (where logs differ, the one that most have), and the differences."""
+    everything: dict[int, Txn] = {}
+    differing: set[int] = set()
+    for log in logs.values():
+        if not everything:
+            everything = dict(log.by_zxid)
+            continue
+        for zxid, txn in log.by_zxid.items():
+            known = everything.setdefault(zxid, txn)
+            if known is not txn and known.raw != txn.raw:
+                differing.add(zxid)
+    forks: list[Fork] = []
+    for zxid in sorted(differing):
+        holders = [(server, log.by_zxid[zxid]) for server, log in logs.items() if zxid in log.by_zxid]
+        copies = [txn.raw for _server, txn in holders]
+        server, txn = max(holders, key=lambda holder: copies.count(holder[1].raw))
+        everything[zxid] = txn
+        forks += [Fork(zxid, server, txn, other, odd) for other, odd in holders if odd.raw != txn.raw]
+    return everything, tuple(forks)
+
+
+def _followed(logs: Mapping[int, ServerLog], wanted: set[int], majority: set[int]) -> set[int]:
+    """Those of `wanted` from which some log goes on, without a break, to one that a majority has."""
+    found: set[int] = set()
+    if not wanted or not majority:
+        return found
+    anchors = sorted(majority)
+    for log in logs.values():
+        if not wanted & log.by_zxid.keys():
+            continue
+        for first, last in log.unbroken():
+            anchor = anchors[bisect_right(anchors, last) - 1] if anchors[0] <= last else -1
+            here = log.zxids[bisect_left(log.zxids, first) : bisect_right(log.zxids, anchor)]
+            found.update(wanted.intersection(here))
+    return found
+
+
+def _missing(txns: list[Txn]) -> tuple[tuple[int, int], ...]:
+    if not txns:
+        return ()
+    missing: list[tuple[int, int]] = []
+    first = txns[0].zxid
+    if counter(first) > 1:
+        missing.append(((epoch(first) << 32) + 1, first - 1))
+    for one, other in pairwise(txns):
+        step = other.zxid - one.zxid
+        if step == 1:
+            continue
+        if epoch(one.zxid) == epoch(other.zxid):
+            missing.append((one.zxid + 1, other.zxid - 1))
+        elif counter(other.zxid) > 1:
+            missing.append(((epoch(other.zxid) << 32) + 1, other.zxid - 1))
+    return tuple(missing)

@@ -1,0 +1,290 @@
+"""All that a run folder says, joined and ready to be judged.
+
+Nothing here judges, and nothing here raises because a piece of evidence is damaged: what cannot be read is listed
+in `Evidence.damage`, and judges answer `unknown` where it matters.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from harness.check.committed import CommittedLog, ServerLog, merge_logs
+from harness.check.lost_replies import LostReplies, resolve_lost_replies
+from harness.check.replay import Replay, replay
+from harness.errors import HistoryError, RunFolderError, TopologyError
+from harness.history.folder import RunFolder, read_lines
+from harness.history.records import (
+    Barrier,
+    ClientRecord,
+    Complete,
+    Event,
+    FaultEvent,
+    FinalRead,
+    Invoke,
+    Note,
+    Operation,
+    Outcome,
+    Phase,
+    ProbeEvent,
+    SessionEvent,
+)
+from harness.history.scenario import Scenario
+from harness.topology.loader import parse_topology, with_overrides
+from harness.topology.model import Topology
+from harness.zookeeper.txnlog import Txn, read_logs, snapshot_zxids
+
+R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+
+_CLIENT_RECORDS: msgspec.json.Decoder[ClientRecord] = msgspec.json.Decoder(ClientRecord)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A piece of evidence that could not be read."""
+
+    #: `events`, `clients`, or `server 2`.
+    part: str
+    #: One sentence: what, where.
+    text: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run left behind. Derived views are computed once, when first asked for."""
+
+    folder: Path
+    scenario: Scenario
+    #: None if the scenario's topology cannot be parsed any more.
+    topology: Topology | None
+    #: In the order of their calls.
+    operations: tuple[Operation, ...]
+    sessions: tuple[SessionEvent, ...]
+    #: All events, in the order of their times.
+    events: tuple[Event, ...]
+    #: Every server that left a folder, with its log, if that could be read.
+    logs: Mapping[int, ServerLog]
+    servers: tuple[int, ...]
+    damage: tuple[Damage, ...] = field(default=())
+
+    def of_kind(self, kind: type[E]) -> tuple[E, ...]:
+        """The events of one kind."""
+        return tuple(event for event in self.events if isinstance(event, kind))
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """The run's phases."""
+        return self.of_kind(Phase)
+
+    @cached_property
+    def faults(self) -> tuple[FaultEvent, ...]:
+        """The steps in the lives of all faults."""
+        return self.of_kind(FaultEvent)
+
+    @cached_property
+    def probes(self) -> tuple[ProbeEvent, ...]:
+        """What the faults' probes found."""
+        return self.of_kind(ProbeEvent)
+
+    @cached_property
+    def final_reads(self) -> tuple[FinalRead, ...]:
+        """Each path as each server had it after healing."""
+        return self.of_kind(FinalRead)
+
+    @cached_property
+    def notes(self) -> tuple[Note, ...]:
+        """What the run had to say."""
+        return self.of_kind(Note)
+
+    @cached_property
+    def barrier(self) -> Barrier | None:
+        """The last barrier; None if the run did not come that far."""
+        barriers = self.of_kind(Barrier)
+        return barriers[-1] if barriers else None
+
+    @cached_property
+    def start(self) -> int:
+        """When the run began: its first event, or its first operation. Times in sentences count from here."""
+        first_events = [event.at for event in self.events[:1]]
+        first_calls = [operation.call for operation in self.operations[:1]]
+        return min(first_events + first_calls, default=0)
+
+    @cached_property
+    def quorum(self) -> int:
+        """How many voting servers are a majority."""
+        return self.topology.quorum_size if self.topology is not None else len(self.servers) // 2 + 1
+
+    @cached_property
+    def committed(self) -> CommittedLog:
+        """The one history that the servers' logs add up to."""
+        voters = {s.id for s in self.topology.participants} if self.topology is not None else set(self.servers)
+        return merge_logs(self.logs, frozenset(voters), self.quorum)
+
+    @cached_property
+    def replay(self) -> Replay:
+        """Every znode's versions, from the committed history."""
+        return replay(self.committed.txns)
+
+    @cached_property
+    def lost_replies(self) -> LostReplies:
+        """What became of each write without an answer."""
+        complete = self.barrier is not None and not self.damaged("server") and not self.committed.missing
+        return resolve_lost_replies(self.operations, self.committed, complete=complete)
+
+    @cached_property
+    def acknowledged_writes(self) -> tuple[Operation, ...]:
+        """The writes that were answered with success."""
+        ok = Outcome.OK
+        return tuple(op for op in self.operations if op.outcome is ok and op.function.is_write)
+
+    def damaged(self, part: str) -> tuple[Damage, ...]:
+        """The damage in `events`, `clients`, or any `server`."""
+        return tuple(d for d in self.damage if d.part.startswith(part))
+
+    def phase_at(self, name: str) -> int | None:
+        """When a phase was entered first, or None."""
+        return next((phase.at for phase in self.phases if phase.name == name), None)
+
+
+def load_evidence(folder: RunFolder) -> Evidence:
+    """Read a run folder.
+
+    Raises:
+        RunFolderError: there is no readable scenario.json, so it is not known what was asked for.
+    """
+    scenario = folder.scenario()
+    damage: list[Damage] = []
+    with _no_collection():
+        operations, sessions = _client_history(folder, damage)
+        events = _attempt("events", folder.events, damage) or []
+        logs = _server_logs(folder, damage)
+    return Evidence(
+        folder=folder.root,
+        scenario=scenario,
+        topology=_topology(scenario),
+        operations=operations,
+        sessions=sessions,
+        events=tuple(sorted(events, key=_at)),
+        logs=logs,
+        servers=folder.server_ids(),
+        damage=tuple(damage),
+    )
+
+
+def _at(event: Event | SessionEvent) -> int:
+    return event.at
+
+
+def _call(operation: Operation) -> int:
+    return operation.call
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the cyclic collector away: records have no cycles, and it would walk all of them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _attempt(part: str, read: Callable[[], R], damage: list[Damage]) -> R | None:
+    try:
+        return read()
+    except (HistoryError, RunFolderError) as problem:
+        damage.append(Damage(part, str(problem)))
+    except OSError as problem:
+        damage.append(Damage(part, f"cannot be read: {problem}"))
+    return None
+
+
+def _client_history(folder: RunFolder, damage: list[Damage]) -> tuple[tuple[Operation, ...], tuple[SessionEvent, ...]]:
+    operations: list[Operation] = []
+    sessions: list[SessionEvent] = []
+    for path in sorted(folder.clients_folder.glob("*.jsonl")):
+        records = _attempt("clients", partial(read_lines, path, _CLIENT_RECORDS), damage)
+        join_records(records or [], operations, sessions)
+    operations.sort(key=_call)
+    sessions.sort(key=_at)
+    return tuple(operations), tuple(sessions)
+
+
+def join_records(records: list[ClientRecord], operations: list[Operation], sessions: list[SessionEvent]) -> None:
+    """Join calls and returns, appending to `operations` and `sessions`. A call without a return is indeterminate."""
+    calls: dict[str, dict[int, Invoke]] = {}
+    append = operations.append
+    for record in records:
+        if type(record) is Complete:
+            open_calls = calls.get(record.process)
+            invoke = open_calls.pop(record.index, None) if open_calls else None
+            if invoke is not None:
+                append(
+                    Operation(
+                        record.process,
+                        record.index,
+                        invoke.function,
+                        invoke.path,
+                        invoke.at,
+                        record.at,
+                        record.outcome,
+                        invoke.value,
+                        invoke.version,
+                        record.session,
+                        record.cxid,
+                        record.server,
+                        record.zxid,
+                        record.value,
+                        record.stat,
+                        record.error,
+                    )
+                )
+        elif type(record) is Invoke:
+            calls.setdefault(record.process, {})[record.index] = record
+        elif type(record) is SessionEvent:
+            sessions.append(record)
+    for open_calls in calls.values():
+        for invoke in open_calls.values():
+            append(
+                Operation(
+                    invoke.process,
+                    invoke.index,
+                    invoke.function,
+                    invoke.path,
+                    invoke.at,
+                    None,
+                    Outcome.INFO,
+                    invoke.value,
+                    invoke.version,
+                )
+            )
+
+
+def _server_logs(folder: RunFolder, damage: list[Damage]) -> dict[int, ServerLog]:
+    known: dict[bytes, Txn] = {}
+    logs: dict[int, ServerLog] = {}
+    for server in folder.server_ids():
+        place = folder.server(server)
+        log = _attempt(f"server {server}", partial(read_logs, place.txnlog, known), damage)
+        snapshots = _attempt(f"server {server}", partial(snapshot_zxids, place.snapshot), damage)
+        if log is not None and log.files:
+            logs[server] = ServerLog(log.txns, snapshots or (), torn=len(log.torn))
+    return logs
+
+
+def _topology(scenario: Scenario) -> Topology | None:
+    try:
+        topology = parse_topology(scenario.topology_source, scenario.topology)
+        return with_overrides(topology, version=scenario.version, multi_address=scenario.multi_address)
+    except TopologyError:
+        return None

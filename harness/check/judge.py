@@ -1,0 +1,32 @@
+"""Runs every judge on one run, and adds up what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import harness
+from harness.check import agreement, durability, faults_proved, linearizable_writes, recovery, session_order
+from harness.check.evidence import Evidence
+from harness.check.verdict import Judgement, Verdict, combine
+
+#: In the order in which a report shows them.
+JUDGES: tuple[Callable[[Evidence], Verdict], ...] = (
+    linearizable_writes.check,
+    session_order.check,
+    durability.check,
+    agreement.check,
+    recovery.check,
+    faults_proved.check,
+)
+
+
+def judge(evidence: Evidence) -> Judgement:
+    """Judge a run. Damaged or missing evidence makes a verdict `unknown`; it is never an error."""
+    verdicts = tuple(check(evidence) for check in JUDGES)
+    broken = faults_proved.broken(evidence)
+    return Judgement(
+        overall=combine(verdicts, broken),
+        verdicts=verdicts,
+        broken=broken,
+        harness_version=harness.__version__,
+    )

@@ -1,0 +1,273 @@
+"""Writes are linearizable: one order, that of their zxids, respects real time and explains every answer.
+
+ZooKeeper hands the order over: a write's reply carries its own zxid. So no search is needed. It suffices that no
+write returned before another one with a *lower* zxid was called (one sweep, keeping the latest call so far), that
+zxids are unique, that the servers' logs have the same request under the same zxid, and that replaying the log gives
+each answer: success or the very error, and the resulting version, czxid and mzxid.
+
+Refused writes take part: they go through the leader and take a zxid like any other.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from operator import itemgetter
+
+from harness.check.evidence import Evidence
+from harness.check.guarantee import Guarantee, Problem, count
+from harness.check.lost_replies import matches
+from harness.check.replay import Replay, State
+from harness.check.verdict import Figure, Verdict
+from harness.check.words import Words, zx
+from harness.history.records import Function, Operation, Outcome
+from harness.zookeeper.txnlog import CREATES, DELETES, SETS, Txn, TxnKind
+
+GUARANTEE = Guarantee(
+    "linearizable-writes",
+    "Writes take effect one after the other, in an order that respects real time, and each answer fits that order.",
+    ("NR-09", "SE-01"),
+)
+
+#: What a refused write of the workload may be told; each is decided by the state of its znode alone.
+_DECIDABLE = frozenset({"NoNode", "NodeExists", "BadVersion"})
+
+
+def check(evidence: Evidence) -> Verdict:
+    """Judge."""
+    words = Words(evidence.start)
+    answered = _answered(evidence)
+    acknowledged = evidence.acknowledged_writes
+    lost = evidence.lost_replies
+    problems = [
+        *_real_time(answered, evidence, words),
+        *_log_agrees(answered, evidence, words),
+        *_applied_twice(evidence, words),
+        *_log_explains(evidence, words),
+    ]
+    unmatched = sum(1 for zxid, op in answered if op.zxid is not None and zxid not in evidence.committed.by_zxid)
+    figures = (
+        Figure("acknowledged writes", len(acknowledged), ""),
+        Figure("refused writes", len(answered) - len(acknowledged), ""),
+        Figure("lost replies", lost.total, ""),
+        Figure("lost replies that had happened", len(lost.happened), ""),
+        Figure("lost replies that had not happened", len(lost.not_happened), ""),
+        Figure("lost replies still open", len(lost.still_open), ""),
+    )
+    notes = ()
+    if lost.still_open:
+        operation, reason = lost.still_open[0]
+        notes = (
+            f"What became of {count(len(lost.still_open), 'lost write')} is open, {operation.name} first: {reason}.",
+        )
+    kept = (
+        f"All {count(len(answered), 'answered write')} and {count(len(lost.happened), 'lost one')} that had happened "
+        "fit one order."
+    )
+    return GUARANTEE.judged(problems, _doubts(evidence, unmatched), kept, figures, notes)
+
+
+def _doubts(evidence: Evidence, unmatched: int) -> list[str]:
+    doubts = [f"Not all operations can be read: {damage.text}." for damage in evidence.damaged("clients")]
+    if not evidence.acknowledged_writes:
+        doubts.append("No write was acknowledged, so there is nothing to judge.")
+    elif not evidence.committed.enough_logs:
+        doubts.append(logs_lacking(evidence))
+    elif unmatched:
+        doubts.append(f"{count(unmatched, 'answered write')} cannot be found in the servers' logs.")
+    return doubts
+
+
+def logs_lacking(evidence: Evidence) -> str:
+    """The sentence for too few transaction logs."""
+    reasons = "".join(f" {damage.part.capitalize()}: {damage.text}." for damage in evidence.damaged("server"))
+    return (
+        f"Transaction logs of {len(evidence.logs)} of {len(evidence.servers)} servers can be read, "
+        f"and a majority is needed to know what was committed.{reasons}"
+    )
+
+
+def _answered(evidence: Evidence) -> list[tuple[int, Operation]]:
+    """All writes that were answered with a zxid, by zxid."""
+    info = Outcome.INFO
+    answered = [
+        (op.zxid, op)
+        for op in evidence.operations
+        if op.zxid is not None and op.outcome is not info and op.function.is_write
+    ]
+    answered.sort(key=itemgetter(0))
+    return answered
+
+
+def _real_time(answered: list[tuple[int, Operation]], evidence: Evidence, words: Words) -> Iterator[Problem]:
+    """The sweep. Lost writes that happened have a call, but no return."""
+    everything = answered
+    if evidence.lost_replies.happened:
+        everything = answered + [(txn.zxid, op) for op, txn in evidence.lost_replies.happened]
+        everything.sort(key=itemgetter(0))
+    latest_call, latest = -1, None
+    previous_zxid, previous = -1, None
+    for zxid, op in everything:
+        if zxid == previous_zxid and previous is not None:
+            yield Problem(
+                f"Two writes were given the same zxid {zx(zxid)}.", (words.operation(previous), words.operation(op))
+            )
+        if op.outcome is not Outcome.INFO and op.returned is not None and op.returned < latest_call and latest:
+            yield Problem(
+                f"{op.name} returned before {latest.name} was called, and yet is ordered after it.",
+                (words.operation(op), words.operation(latest)),
+            )
+        if op.call > latest_call:
+            latest_call, latest = op.call, op
+        previous_zxid, previous = zxid, op
+
+
+def _log_agrees(answered: list[tuple[int, Operation]], evidence: Evidence, words: Words) -> Iterator[Problem]:
+    """Each answer against the record in the logs under its zxid, and against the replayed history."""
+    by_zxid, replayed = evidence.committed.by_zxid, evidence.replay
+    doubtful = evidence.committed.doubtful_from
+    unmatched: list[Operation] = []
+    for zxid, op in answered:
+        txn = by_zxid.get(zxid)
+        if txn is None:
+            unmatched.append(op)
+        elif txn.session != op.session or txn.cxid != op.cxid:
+            yield Problem(
+                f"{op.name} was told zxid {zx(zxid)}, under which the servers logged another request.",
+                (words.operation(op), words.txn(txn)),
+            )
+        elif op.outcome is Outcome.OK:
+            if not matches(op, txn):
+                yield Problem(
+                    f"{op.name} was acknowledged, and the servers logged something else for it.",
+                    (words.operation(op), words.txn(txn)),
+                )
+            elif (doubtful is None or zxid < doubtful) and (wrong := _wrong_success(op, zxid, txn, replayed)):
+                yield _contradicted(op, zxid, wrong, replayed, words)
+        elif txn.kind is not TxnKind.ERROR or txn.error_name != op.error:
+            yield Problem(
+                f"{op.name} was refused with {op.error}, and the servers logged something else for it.",
+                (words.operation(op), words.txn(txn)),
+            )
+        elif (doubtful is None or zxid < doubtful) and (wrong := _wrong_error(op, zxid, replayed)):
+            yield _contradicted(op, zxid, wrong, replayed, words)
+    yield from _logged_elsewhere(unmatched, evidence, words)
+
+
+def _contradicted(op: Operation, zxid: int, wrong: str, replayed: Replay, words: Words) -> Problem:
+    before = replayed.at(op.path, zxid - 1)
+    return Problem(f"{op.name} {wrong}.", (words.operation(op), words.state(op.path, zxid - 1, before)))
+
+
+def _wrong_success(op: Operation, zxid: int, txn: Txn, replayed: Replay) -> str | None:
+    """What is wrong with a success, or None. `txn` is its record."""
+    stat, expected = op.stat, op.expected_version
+    if op.function is Function.DELETE:
+        if expected is not None and expected != -1:
+            before = replayed.at(op.path, zxid - 1)
+            if before is not None and before.version != expected:
+                return f"insisted on version {expected} and deleted version {before.version}"
+        return None
+    version = txn.version or 0
+    if expected is not None and expected not in (-1, version - 1):
+        return f"insisted on version {expected} and made version {version}"
+    if stat is None:
+        return None
+    if stat.mzxid != zxid:
+        return f"has mzxid {zx(stat.mzxid)} in its answer, but zxid {zx(zxid)} in the answer's header"
+    if stat.version != version:
+        return f"was told version {stat.version}, and made version {version}"
+    after = replayed.at(op.path, zxid)
+    if after is not None and (stat.czxid != after.czxid or stat.data_length != after.length):
+        return f"was told czxid {zx(stat.czxid)} and {stat.data_length} bytes of data, which is not what it made"
+    return None
+
+
+def _wrong_error(op: Operation, zxid: int, replayed: Replay) -> str | None:
+    """What is wrong with a refusal, or None."""
+    if op.error not in _DECIDABLE:
+        return None
+    before = replayed.at(op.path, zxid - 1)
+    exists = before is not None
+    if op.error == "NodeExists":
+        return None if exists else "was refused with NodeExists, and the znode did not exist"
+    if op.error == "NoNode":
+        # A create is refused with NoNode for want of its parent, which is another znode's story.
+        return (
+            "was refused with NoNode, and the znode existed" if exists and op.function is not Function.CREATE else None
+        )
+    return _wrong_bad_version(op, before)
+
+
+def _wrong_bad_version(op: Operation, before: State | None) -> str | None:
+    if op.expected_version is None or op.expected_version == -1:
+        return "was refused with BadVersion, and had not insisted on one"
+    if before is None:
+        return "was refused with BadVersion, and the znode did not exist"
+    if before.version == op.expected_version:
+        return f"was refused with BadVersion, and the znode had version {before.version}"
+    return None
+
+
+def _logged_elsewhere(unmatched: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:
+    """Of the answered writes whose zxid is in no log: those whose request is there under another zxid."""
+    if not unmatched:
+        return
+    wanted = {(op.session, op.cxid): op for op in unmatched}
+    for txn in evidence.committed.txns:
+        op = wanted.get((txn.session, txn.cxid))
+        if op is None or op.function.is_write is False:
+            continue
+        if matches(op, txn) if op.outcome is Outcome.OK else txn.error_name == op.error:
+            yield Problem(
+                f"{op.name} was told zxid {zx(op.zxid or 0)}, and the servers logged it under {zx(txn.zxid)}.",
+                (words.operation(op), words.txn(txn)),
+            )
+
+
+def _applied_twice(evidence: Evidence, words: Words) -> Iterator[Problem]:
+    """The same request, or the same value of a client, twice in the history."""
+    sessions = {op.session for op in evidence.operations if op.cxid is not None}
+    by_data: dict[bytes, Txn] = {}
+    by_request: dict[tuple[int, int], Txn] = {}
+    written: set[bytes] | None = None
+    for txn in evidence.committed.txns:
+        if txn.session not in sessions:
+            continue
+        kind = txn.kind
+        if kind in SETS or kind in CREATES:
+            first = by_data.setdefault(txn.data or b"", txn)
+            if first is not txn and first.path == txn.path:
+                if written is None:
+                    written = {op.written.encode() for op in evidence.operations if op.written is not None}
+                if txn.data in written:
+                    yield _twice(first, txn, words)
+        elif kind in DELETES:
+            first = by_request.setdefault((txn.session, txn.cxid), txn)
+            if first is not txn and first.path == txn.path:
+                yield _twice(first, txn, words)
+
+
+def _twice(first: Txn, second: Txn, words: Words) -> Problem:
+    return Problem(
+        f"One request was applied twice, at {zx(first.zxid)} and at {zx(second.zxid)}.",
+        (words.txn(first), words.txn(second)),
+    )
+
+
+def _log_explains(evidence: Evidence, words: Words) -> Iterator[Problem]:
+    """Transactions that cannot follow from those before them."""
+    doubtful = evidence.committed.doubtful_from
+    zxids = [txn.zxid for txn in evidence.committed.txns]
+    for contradiction in evidence.replay.contradictions:
+        txn = contradiction.txn
+        if doubtful is not None and txn.zxid >= doubtful:
+            continue
+        before = evidence.replay.change_before(contradiction.path, txn.zxid - 1)
+        witnesses = [words.txn(txn)]
+        if before is not None:
+            witnesses.append(words.txn(evidence.committed.txns[bisect_left(zxids, before)]))
+        yield Problem(
+            f"The committed history contradicts itself on {contradiction.path}: {zx(txn.zxid)} {contradiction.text}.",
+            tuple(witnesses),
+        )

@@ -1,0 +1,106 @@
+"""What this machine can do, and what to do about the rest. Each finding is tried, not guessed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import ZkChaosError
+from harness.run import LEAST_FREE
+from harness.testbed.namespaces import NamespacesTestbed
+from harness.topology.loader import load_topology
+from harness.zookeeper.distribution import DEFAULT_VERSION, resolve
+from harness.zookeeper.java import find_java
+
+
+@dataclass(frozen=True)
+class CapabilityFinding:
+    """One thing that was tried. `needed` says whether a run is impossible without it."""
+
+    what: str
+    ok: bool
+    needed: bool
+    found: str
+    next_step: str = ""
+
+
+def examine(runs: Path) -> list[CapabilityFinding]:
+    """Try everything that a run needs."""
+    return [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _chromium()]
+
+
+def _python() -> CapabilityFinding:
+    version = platform.python_version()
+    return CapabilityFinding("Python", sys.version_info >= (3, 11), True, f"{version} on {platform.system()}")
+
+
+def _java() -> CapabilityFinding:
+    try:
+        java = find_java()
+    except ZkChaosError as problem:
+        return CapabilityFinding("Java", False, True, problem.what, problem.next_step)
+    return CapabilityFinding("Java", True, True, f"{java.version_line}, from {java.source}")
+
+
+def _namespaces() -> CapabilityFinding:
+    """Build the smallest library topology and send datagrams through it."""
+    try:
+        testbed = NamespacesTestbed(load_topology("single-net"))
+    except ZkChaosError as problem:
+        text = f"{problem.what} ({problem.cause})" if problem.cause else problem.what
+        return CapabilityFinding("namespaces testbed", False, True, text, problem.next_step)
+    try:
+        paths = testbed.reach(["net1"], timeout_ms=500)
+        answered = sum(p.micros is not None for p in paths)
+        way = "in a user namespace, no root needed" if testbed.rootless else "as root, no user namespace needed"
+        found = f"{way}; {answered} of {len(paths)} paths of single-net answer"
+        return CapabilityFinding("namespaces testbed", answered == len(paths), True, found)
+    finally:
+        testbed.close()
+
+
+def _zookeeper() -> CapabilityFinding:
+    try:
+        distribution = resolve(DEFAULT_VERSION)
+    except ZkChaosError as problem:
+        return CapabilityFinding("ZooKeeper", False, True, problem.what, problem.next_step)
+    found = f"{distribution.version}, {len(distribution.jars)} jars from {distribution.source}, hashes verified"
+    return CapabilityFinding("ZooKeeper", True, True, found)
+
+
+def _disk(runs: Path) -> CapabilityFinding:
+    place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    step = "" if free >= LEAST_FREE else "free space, or choose another place with --runs"
+    return CapabilityFinding("disk", free >= LEAST_FREE, True, f"{free // 2**20} MB free for {runs}", step)
+
+
+def _cores() -> CapabilityFinding:
+    cores = os.cpu_count() or 1
+    step = "" if cores > 1 else "elections and recovery will be slower than on a server"
+    return CapabilityFinding("cores", cores > 1, False, str(cores), step)
+
+
+def _chromium() -> CapabilityFinding:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    step = "" if path else "only the harness's own tests of the page need it: apt install chromium"
+    return CapabilityFinding("Chromium", path is not None, False, "found" if path else "not found", step)
+
+
+def show_findings(console: Console, findings: list[CapabilityFinding]) -> None:
+    """The findings as a table."""
+    table = Table("", "what", "found", "what to do", box=None)
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.ok else "[red]no[/red]" if finding.needed else "[yellow]-[/yellow]"
+        table.add_row(mark, finding.what, finding.found, finding.next_step)
+    console.print(table)
+    lacking = [f.what for f in findings if f.needed and not f.ok]
+    verdict = f"a run is not possible here: {', '.join(lacking)}" if lacking else "runs are possible on this machine"
+    console.print(verdict, highlight=False)

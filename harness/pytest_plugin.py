@@ -1,0 +1,166 @@
+"""The pytest plugin: markers `chaos`, `topology(...)`; fixtures `ensemble`, `nemesis`, `load`; options `--zkchaos-*`.
+
+A test that uses a fixture has an ensemble of its own, a run folder and a page. What a machine lacks is a skip, or a
+failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.errors import EnvironmentLacking
+    from harness.history.scenario import Scenario
+    from harness.nemesis.nemesis import Nemesis
+    from harness.testing import ChaosTest, EnsembleUnderTest, LoadUnderTest
+    from harness.topology.model import Topology
+
+_CHAOS = pytest.StashKey["ChaosTest"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options and their ini names."""
+    group = parser.getgroup("zkchaos", "ZooKeeper under faults")
+    group.addoption("--zkchaos-topology", metavar="NAME", help="topology of tests that name none (default: dual-net)")
+    group.addoption("--zkchaos-zookeeper", metavar="VERSION", help="version of the servers, as 3.9 or 3.8.6")
+    group.addoption("--zkchaos-seed", metavar="N", type=int, default=0, help="decides what is left to chance")
+    group.addoption("--zkchaos-runs", metavar="DIR", help="where the run folders go (default: runs)")
+    parser.addini("zkchaos_topology", "topology of tests that name none", default="dual-net")
+    parser.addini("zkchaos_runs", "where the run folders go", default="runs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    config.addinivalue_line("markers", "chaos: breaks a ZooKeeper ensemble on purpose")
+    config.addinivalue_line(
+        "markers", "topology(name, *, version=None, multi_address=None): what the test's ensemble looks like"
+    )
+
+
+@pytest.fixture
+def zkchaos(request: pytest.FixtureRequest) -> Iterator[ChaosTest]:
+    """The whole run of a test: `ensemble`, `nemesis` and `load` are parts of it."""
+    from harness.errors import EnvironmentLacking
+    from harness.scenario import new_run_path
+    from harness.testing import ChaosTest
+
+    topology = _topology(request)
+    scenario = _scenario(request, topology)
+    runs = Path(request.config.getoption("--zkchaos-runs") or request.config.getini("zkchaos_runs"))
+    if not runs.is_absolute():
+        runs = request.config.rootpath / runs
+    try:
+        chaos = ChaosTest(scenario, topology, new_run_path(runs, scenario))
+    except EnvironmentLacking as lacking:
+        _skip_or_fail(lacking)
+    request.node.stash[_CHAOS] = chaos
+    with chaos:
+        yield chaos
+        if chaos.load.used and chaos.load.judgement is None:
+            # A test that forgets to verify must not pass over a broken promise.
+            chaos.load.verify()
+
+
+@pytest.fixture
+def ensemble(zkchaos: ChaosTest) -> EnsembleUnderTest:
+    """The running servers: `leader()`, `status()`, `client()`, `wait_for_quorum()`, `servers`."""
+    return zkchaos.ensemble
+
+
+@pytest.fixture
+def nemesis(zkchaos: ChaosTest) -> Nemesis:
+    """Faults as `with` blocks: `switch_down`, `link_down`, `kill`, `pause`, `restart`."""
+    return zkchaos.nemesis
+
+
+@pytest.fixture
+def load(zkchaos: ChaosTest) -> LoadUnderTest:
+    """`with load.registers(clients=8): ...`, then `load.verify()`."""
+    return zkchaos.load
+
+
+def _topology(request: pytest.FixtureRequest) -> Topology:
+    from harness.topology.loader import load_topology, with_overrides
+
+    config = request.config
+    marker = request.node.get_closest_marker("topology")
+    name = marker.args[0] if marker and marker.args else None
+    name = name or config.getoption("--zkchaos-topology") or config.getini("zkchaos_topology")
+    keywords = dict(marker.kwargs) if marker else {}
+    version = keywords.get("version") or config.getoption("--zkchaos-zookeeper")
+    return with_overrides(load_topology(str(name)), version=version, multi_address=keywords.get("multi_address"))
+
+
+def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
+    from harness import __version__
+    from harness.history.scenario import LoadSpec, Scenario
+    from harness.scenario import now_text
+
+    seed: int = request.config.getoption("--zkchaos-seed")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", request.node.name).strip("-")
+    return Scenario(
+        name=f"{name}-{worker}" if worker else name,
+        topology=topology.name,
+        topology_source=topology.source,
+        plan="",
+        plan_source="",
+        seed=seed,
+        duration_s=0.0,
+        load=LoadSpec(),
+        repeat=shlex.join(["pytest", request.node.nodeid, "--zkchaos-seed", str(seed)]),
+        started=now_text(),
+        version=topology.zookeeper.version,
+        multi_address=topology.zookeeper.multi_address,
+        harness_version=__version__,
+    )
+
+
+def _skip_or_fail(lacking: EnvironmentLacking) -> None:
+    from harness.errors import JavaMissing, NamespacesForbidden
+
+    names: dict[type[EnvironmentLacking], str] = {JavaMissing: "java", NamespacesForbidden: "namespaces"}
+    name = names.get(type(lacking), "zookeeper")
+    if name in os.environ.get("ZKCHAOS_REQUIRE", "").split(","):
+        pytest.fail(f"ZKCHAOS_REQUIRE names {name}: {lacking}", pytrace=False)
+    pytest.skip(str(lacking))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the verdict and the page into JUnit properties and into the failure's report."""
+    report = yield
+    chaos = item.stash.get(_CHAOS, None)
+    if chaos is not None and call.when == "teardown":
+        judgement, page = chaos.load.judgement, chaos.load.page
+        properties = {
+            "zkchaos.run": str(chaos.run.folder.root),
+            "zkchaos.seed": str(chaos.run.scenario.seed),
+            "zkchaos.verdict": judgement.overall.value if judgement else "not judged",
+            "zkchaos.page": str(page or ""),
+        }
+        report.user_properties.extend(properties.items())
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the page of every run."""
+    lines: list[str] = []
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            properties = dict(getattr(report, "user_properties", ()))
+            if getattr(report, "when", "") == "teardown" and properties.get("zkchaos.page"):
+                lines.append(f"{properties['zkchaos.verdict']:9} {properties['zkchaos.page']}")
+    if lines:
+        terminalreporter.section("zkchaos pages")
+        for line in sorted(set(lines)):
+            terminalreporter.write_line(line)
