@@ -95,16 +95,14 @@ def _lost(op: Operation, evidence: Evidence, words: Words) -> Problem | str:
             f"{op.name} was acknowledged and then overwritten: only server {holders[0]} still has it in its log.",
             (said, words.txn(committed.discarded[zxid], f"server {holders[0]}'s log"), *_passed_over(zxid, evidence)),
         )
-    if zxid in committed.undecided:
-        return "too few servers logged it, and the others do not say whether it was committed"
     other = committed.by_zxid.get(zxid)
     if other is not None:
         return Problem(
             f"{op.name} was acknowledged, and the servers' logs have another request in its place.",
             (said, words.txn(other)),
         )
-    if not committed.enough_logs:
-        return "too few logs can be read"
+    if zxid in committed.undecided or not committed.enough_logs:
+        return "too few servers logged it, and the others do not say whether it was committed"
     refuters = _passed_over(zxid, evidence)
     barrier = evidence.barrier
     if refuters or (barrier is not None and zxid <= barrier.zxid and not _within_snapshots(zxid, evidence)):

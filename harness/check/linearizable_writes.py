@@ -20,7 +20,7 @@ from harness.check.lost_replies import matches
 from harness.check.replay import Replay, State
 from harness.check.verdict import Figure, Verdict
 from harness.check.words import Words, zx
-from harness.history.records import Function, Operation, Outcome
+from harness.history.records import Function, Operation, Outcome, Stat
 from harness.zookeeper.txnlog import CREATES, DELETES, SETS, Txn, TxnKind
 
 GUARANTEE = Guarantee(
@@ -54,7 +54,7 @@ def check(evidence: Evidence) -> Verdict:
         Figure("lost replies that had not happened", len(lost.not_happened), ""),
         Figure("lost replies still open", len(lost.still_open), ""),
     )
-    notes = ()
+    notes: tuple[str, ...] = ()
     if lost.still_open:
         operation, reason = lost.still_open[0]
         notes = (
@@ -69,12 +69,15 @@ def check(evidence: Evidence) -> Verdict:
 
 def _doubts(evidence: Evidence, unmatched: int) -> list[str]:
     doubts = [f"Not all operations can be read: {damage.text}." for damage in evidence.damaged("clients")]
+    doubtful = evidence.committed.doubtful_from
     if not evidence.acknowledged_writes:
         doubts.append("No write was acknowledged, so there is nothing to judge.")
     elif not evidence.committed.enough_logs:
         doubts.append(logs_lacking(evidence))
     elif unmatched:
         doubts.append(f"{count(unmatched, 'answered write')} cannot be found in the servers' logs.")
+    elif doubtful is not None and any((op.zxid or 0) >= doubtful for op in evidence.acknowledged_writes):
+        doubts.append(f"From {zx(doubtful)} on the servers' logs are incomplete, so later answers cannot be replayed.")
     return doubts
 
 
@@ -161,26 +164,29 @@ def _contradicted(op: Operation, zxid: int, wrong: str, replayed: Replay, words:
 
 def _wrong_success(op: Operation, zxid: int, txn: Txn, replayed: Replay) -> str | None:
     """What is wrong with a success, or None. `txn` is its record."""
-    stat, expected = op.stat, op.expected_version
     if op.function is Function.DELETE:
-        if expected is not None and expected != -1:
-            before = replayed.at(op.path, zxid - 1)
-            if before is not None and before.version != expected:
-                return f"insisted on version {expected} and deleted version {before.version}"
-        return None
-    version = txn.version or 0
+        return _wrong_delete(op, replayed.at(op.path, zxid - 1))
+    stat, expected, version = op.stat, op.expected_version, txn.version or 0
     if expected is not None and expected not in (-1, version - 1):
         return f"insisted on version {expected} and made version {version}"
-    if stat is None:
-        return None
+    return None if stat is None else _wrong_stat(stat, zxid, version, replayed.at(op.path, zxid))
+
+
+def _wrong_stat(stat: Stat, zxid: int, version: int, after: State | None) -> str | None:
     if stat.mzxid != zxid:
         return f"has mzxid {zx(stat.mzxid)} in its answer, but zxid {zx(zxid)} in the answer's header"
     if stat.version != version:
         return f"was told version {stat.version}, and made version {version}"
-    after = replayed.at(op.path, zxid)
     if after is not None and (stat.czxid != after.czxid or stat.data_length != after.length):
         return f"was told czxid {zx(stat.czxid)} and {stat.data_length} bytes of data, which is not what it made"
     return None
+
+
+def _wrong_delete(op: Operation, before: State | None) -> str | None:
+    expected = op.expected_version
+    if before is None or expected is None or expected in (-1, before.version):
+        return None
+    return f"insisted on version {expected} and deleted version {before.version}"
 
 
 def _wrong_error(op: Operation, zxid: int, replayed: Replay) -> str | None:

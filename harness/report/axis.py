@@ -87,7 +87,8 @@ class Bins:
 
     def index(self, seconds: float) -> int:
         """The bin of an instant; instants beyond an edge belong to the bin at that edge, so that none is lost."""
-        return min(max(int((seconds - self.start) // self.width), 0), self.count - 1)
+        place = int((seconds - self.start) / self.width)
+        return 0 if place < 0 else place if place < self.count else self.count - 1
 
     def left(self, index: int) -> float:
         """Where a bin begins, seconds."""

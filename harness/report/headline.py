@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.check.outage import SHORTEST_STALL
+from harness.check.recovery import FaultRecovery
 from harness.check.verdict import Finding, Judgement, Overall
 from harness.history.records import Outcome
 from harness.report.axis import TimeAxis
 from harness.report.faults import FaultStory, how_long, what_happened
-from harness.report.impact import comeback, longest_write_pause
 from harness.report.material import Material
-from harness.report.words import count, duration, instant, listing, plural
+from harness.report.words import NANOSECONDS, count, duration, instant, listing, plural
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,41 @@ class Headline:
     what: str
     #: What happened.
     sentence: str
+    #: Why it is violated or unknown, in the judge's words; empty otherwise.
+    why: str
 
 
 def headline(material: Material, judgement: Judgement, faults: Sequence[FaultStory], axis: TimeAxis) -> Headline:
     """Say it plainly."""
     parts = [_faults(faults, axis), *_effects(material, faults), _losses(judgement)]
-    sentence = "; ".join(part for part in parts if part)
     aborted = material.phase("aborted")
     if aborted:
-        sentence = f"the run was aborted at {instant(axis.seconds(aborted.at))}; {sentence}"
-    return Headline(judgement.overall.value.upper(), _what(judgement), f"{sentence[:1].upper()}{sentence[1:]}.")
+        parts.insert(0, f"the run was aborted at {instant(axis.seconds(aborted.at))}")
+    sentence = "; ".join(part for part in parts if part)
+    what, why = _what(judgement)
+    return Headline(judgement.overall.value.upper(), what, f"{sentence[:1].upper()}{sentence[1:]}.", why)
 
 
-def _what(judgement: Judgement) -> str:
-    if judgement.overall is Overall.VIOLATED:
-        promises = [v.promise for v in judgement.violated()]
-    elif judgement.overall is Overall.BROKEN:
-        promises = list(judgement.broken)
-    elif judgement.overall is Overall.UNKNOWN:
-        promises = [v.promise for v in judgement.verdicts if v.finding is Finding.UNKNOWN] or ["nothing was judged"]
-    else:
+def _what(judgement: Judgement) -> tuple[str, str]:
+    """What the verdict is about, and why."""
+    if judgement.overall is Overall.VALID:
+        return "", ""
+    if judgement.overall is Overall.BROKEN:
+        return _first_of(judgement.broken), ""
+    finding = Finding.VIOLATED if judgement.overall is Overall.VIOLATED else Finding.UNKNOWN
+    verdicts = [v for v in judgement.verdicts if v.finding is finding]
+    if not verdicts:
+        return "nothing was judged", ""
+    return _first_of([v.promise for v in verdicts]), verdicts[0].summary
+
+
+def _first_of(texts: Sequence[str]) -> str:
+    if not texts:
         return ""
-    more = f" (and {len(promises) - 1} more)" if len(promises) > 1 else ""
-    return promises[0] + more if promises else ""
+    more = f" (and {len(texts) - 1} more)" if len(texts) > 1 else ""
+    first = texts[0].rstrip(".")
+    # It goes on after a colon; a name in capitals stays what it is.
+    return first[:1].lower() + first[1:] + more if first[1:2].islower() or first[1:2] == " " else first + more
 
 
 def _faults(faults: Sequence[FaultStory], axis: TimeAxis) -> str:
@@ -54,7 +67,8 @@ def _faults(faults: Sequence[FaultStory], axis: TimeAxis) -> str:
         return "no fault was injected"
     if len(faults) <= 2:
         return "; ".join(
-            f"{what_happened(f)} at {instant(axis.seconds(f.injected or f.began))} {how_long(f)}".rstrip() for f in faults
+            f"{what_happened(f)} at {instant(axis.seconds(f.injected or f.began))} {how_long(f)}".rstrip()
+            for f in faults
         )
     kinds = [f"{sum(f.kind == kind for f in faults)} {kind}" for kind in dict.fromkeys(f.kind for f in faults)]
     last = max(f.healed or f.began for f in faults)
@@ -65,35 +79,32 @@ def _faults(faults: Sequence[FaultStory], axis: TimeAxis) -> str:
 def _effects(material: Material, faults: Sequence[FaultStory]) -> list[str]:
     if not material.operations:
         return ["no operation was recorded"]
-    answered = sum(o.outcome is Outcome.OK for o in material.operations)
-    if not faults:
+    if not faults or not material.recoveries:
+        answered = sum(o.outcome is Outcome.OK for o in material.operations)
         return [f"{plural(len(material.operations), 'operation')}, {count(answered)} of them acknowledged"]
-    since = min(f.began for f in faults)
-    return [_writes(material, since), _clients(material, since)]
+    return [_writes(material.recoveries), _clients(material)]
 
 
-def _writes(material: Material, since: int) -> str:
-    quiesce = material.phase("quiesce")
-    pause = longest_write_pause(material.operations, since, quiesce.at if quiesce else None)
-    if pause is None:
-        return ""
-    if not pause.ended and pause.seconds >= 1:
-        return "writes stopped and did not come back before the load ended"
-    if pause.seconds < 1:
-        return f"writes never paused for more than {duration(pause.seconds)}"
-    return f"writes stopped for {duration(pause.seconds)}"
+def _writes(recoveries: Sequence[FaultRecovery]) -> str:
+    if any(r.outage is not None and r.outage.end is None for r in recoveries):
+        return "writes stopped and were not answered again before the load ended"
+    longest = max(r.write_outage_s for r in recoveries)
+    if longest < SHORTEST_STALL / NANOSECONDS:
+        return f"writes never stopped for more than {duration(longest)}"
+    most = "at most " if len(recoveries) > 1 else ""
+    return f"writes stopped for {most}{duration(longest)}"
 
 
-def _clients(material: Material, since: int) -> str:
-    seen = comeback(material.sessions, since)
-    if not seen.clients:
-        return ""
-    if not seen.disturbed:
-        return f"none of the {plural(seen.clients, 'client')} lost its connection"
-    if seen.missing:
-        return f"{count(seen.missing)} of {plural(seen.clients, 'client')} did not come back"
-    after = "" if seen.back is None else f" after {duration((seen.back - since) / 1e9)}"
-    return f"all {plural(seen.clients, 'client')} were back{after}"
+def _clients(material: Material) -> str:
+    clients = len({o.process for o in material.operations})
+    missing = {d.process for r in material.recoveries for d in r.unrecovered}
+    if missing:
+        return f"{count(len(missing))} of {plural(clients, 'client')} were not served again before the load ended"
+    if not any(r.during or r.after for r in material.recoveries):
+        return f"none of the {plural(clients, 'client')} was disturbed"
+    longest = max(max(r.recovery_s, r.heal_s) for r in material.recoveries)
+    when = "after" if len(material.recoveries) == 1 else "no later than"
+    return f"all {plural(clients, 'client')} were back {when} {duration(longest)}"
 
 
 def _losses(judgement: Judgement) -> str:

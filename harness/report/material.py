@@ -1,122 +1,98 @@
-"""What a run folder holds, gathered for telling: a damaged, aborted or empty one is told too, never refused."""
+"""What there is to tell of a run: its evidence, or, where even the scenario is unreadable, what is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
+from harness.check.evidence import Evidence, load_evidence
+from harness.check.recovery import FaultRecovery, measure
 from harness.errors import ZkChaosError
 from harness.history.folder import RunFolder
-from harness.history.records import (
-    ClientRecord,
-    Complete,
-    Event,
-    FaultEvent,
-    Invoke,
-    Note,
-    Operation,
-    Outcome,
-    Phase,
-    ProbeEvent,
-    ProcessEvent,
-    Sample,
-    SessionEvent,
-)
+from harness.history.records import FaultEvent, Note, Operation, Phase, ProbeEvent, Sample, SessionEvent
 from harness.history.scenario import Environment, Scenario
+from harness.topology.model import Topology
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class Resolution:
+    """What the servers' logs say of the writes whose answers were lost."""
+
+    happened: int
+    not_happened: int
+    still_open: int
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.happened + self.not_happened + self.still_open
 
 
 @dataclass(frozen=True)
 class Material:
-    """The evidence of one run, as far as it can be read.
+    """One run, as far as it can be read.
 
     Attributes:
         root: the run folder.
         scenario: what was asked for; None where scenario.json cannot be read.
         environment: on what it was done; None where environment.json was not written.
-        operations: every operation, in no particular order.
+        recoveries: what each fault did to the clients, by the fault's id.
         problems: what could not be read, a sentence each.
     """
 
     root: Path
     scenario: Scenario | None = None
     environment: Environment | None = None
+    topology: Topology | None = None
     operations: Sequence[Operation] = ()
     sessions: Sequence[SessionEvent] = ()
     phases: Sequence[Phase] = ()
     faults: Sequence[FaultEvent] = ()
     probes: Sequence[ProbeEvent] = ()
     samples: Sequence[Sample] = ()
-    processes: Sequence[ProcessEvent] = ()
     notes: Sequence[Note] = ()
+    recoveries: Sequence[FaultRecovery] = ()
+    resolution: Resolution = Resolution(0, 0, 0)
     problems: tuple[str, ...] = ()
 
     def phase(self, name: str) -> Phase | None:
         """The first phase of that name, or None if the run never entered it."""
         return next((p for p in self.phases if p.name == name), None)
 
-    @property
-    def servers(self) -> tuple[int, ...]:
-        """The ids of the servers that were sampled, started or left a folder, ascending."""
-        return tuple(sorted({*(s.server for s in self.samples), *(p.server for p in self.processes)}))
 
+def gather(folder: RunFolder, evidence: Evidence | None) -> Material:
+    """Everything of a run folder that can be told. Raises nothing: what is missing becomes a `problem`.
 
-def gather(folder: RunFolder) -> Material:
-    """Read everything of a run folder that can be read. Raises nothing: what is missing becomes a `problem`."""
+    Args:
+        folder: the run folder.
+        evidence: what was judged; None to read it here.
+    """
     problems: list[str] = []
-    scenario = _attempt(folder.scenario, problems)
-    environment = _attempt(folder.environment, problems)
-    events: Sequence[Event] = _attempt(folder.events, problems) or ()
-    records: Sequence[ClientRecord] = _attempt(folder.client_records, problems) or ()
-    return Material(
-        root=folder.root,
-        scenario=scenario,
-        environment=environment,
-        operations=_join(records),
-        sessions=[r for r in records if isinstance(r, SessionEvent)],
-        phases=[e for e in events if isinstance(e, Phase)],
-        faults=[e for e in events if isinstance(e, FaultEvent)],
-        probes=[e for e in events if isinstance(e, ProbeEvent)],
-        samples=[e for e in events if isinstance(e, Sample)],
-        processes=[e for e in events if isinstance(e, ProcessEvent)],
-        notes=[e for e in events if isinstance(e, Note)],
-        problems=tuple(problems),
-    )
-
-
-def _attempt(read: Callable[[], T], problems: list[str]) -> T | None:
+    if evidence is None:
+        try:
+            evidence = load_evidence(folder)
+        except ZkChaosError as problem:
+            return Material(folder.root, problems=(str(problem),))
+    environment: Environment | None = None
     try:
-        return read()
+        environment = folder.environment()
     except (ZkChaosError, OSError) as problem:
         problems.append(str(problem))
-        return None
-
-
-def _join(records: Sequence[ClientRecord]) -> list[Operation]:
-    """Operations from calls and returns; a call without a return is indeterminate."""
-    returns = {(r.process, r.index): r for r in records if isinstance(r, Complete)}
-    return [_operation(r, returns.get((r.process, r.index))) for r in records if isinstance(r, Invoke)]
-
-
-def _operation(call: Invoke, end: Complete | None) -> Operation:
-    return Operation(
-        process=call.process,
-        index=call.index,
-        function=call.function,
-        path=call.path,
-        call=call.at,
-        returned=end.at if end else None,
-        outcome=end.outcome if end else Outcome.INFO,
-        written=call.value,
-        expected_version=call.version,
-        session=end.session if end else 0,
-        cxid=end.cxid if end else None,
-        server=end.server if end else None,
-        zxid=end.zxid if end else None,
-        read=end.value if end else None,
-        stat=end.stat if end else None,
-        error=end.error if end else None,
+    lost = evidence.lost_replies
+    return Material(
+        root=folder.root,
+        scenario=evidence.scenario,
+        environment=environment,
+        topology=evidence.topology,
+        operations=evidence.operations,
+        sessions=evidence.sessions,
+        phases=evidence.phases,
+        faults=evidence.faults,
+        probes=evidence.probes,
+        samples=evidence.of_kind(Sample),
+        notes=evidence.notes,
+        recoveries=measure(evidence),
+        resolution=Resolution(len(lost.happened), len(lost.not_happened), len(lost.still_open)),
+        problems=(*problems, *(d.text for d in evidence.damage)),
     )

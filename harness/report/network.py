@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from harness.report.axis import TimeAxis
 from harness.report.faults import FaultStory, targets
 from harness.report.words import instant
-from harness.topology.model import Server, Topology
+from harness.topology.model import Role, Server, Topology
 
 BOX_WIDTH = 132
 BOX_GAP = 20
-MARGIN = 16
+MARGIN = 4
+#: Room above the topmost switch for its label.
+LABEL = 18
 #: Room for a switch' name before its line begins.
-NAME_WIDTH = 76
+NAME_WIDTH = 64
 SWITCH_GAP = 34
 ROW_HEIGHT = 17
 
@@ -26,6 +28,8 @@ class SwitchLine:
     name: str
     subnet: str
     y: int
+    #: Where its label stands: on the side away from the hosts, where no cable crosses it.
+    label_y: int
     #: What was done to it, empty if nothing was.
     fault: str
 
@@ -87,8 +91,8 @@ def draw(topology: Topology, faults: Sequence[FaultStory], axis: TimeAxis) -> Dr
     below = names[len(above) :]
     most_nics = max((len(h.nics) for h in topology.hosts), default=1)
     box_height = 32 + ROW_HEIGHT * most_nics
-    box_y = MARGIN + SWITCH_GAP * len(above) + 8
-    levels = {name: MARGIN + 10 + SWITCH_GAP * i for i, name in enumerate(above)}
+    box_y = LABEL + SWITCH_GAP * len(above)
+    levels = {name: LABEL + SWITCH_GAP * i for i, name in enumerate(above)}
     levels |= {name: box_y + box_height + SWITCH_GAP * (i + 1) for i, name in enumerate(below)}
     boxes, cables = [], []
     for place, host in enumerate(topology.hosts):
@@ -98,7 +102,7 @@ def draw(topology: Topology, faults: Sequence[FaultStory], axis: TimeAxis) -> Dr
             AddressRow(n.switch, str(n.address), box_y + 38 + i * ROW_HEIGHT, marks.get(n.name, ""))
             for i, n in enumerate(host.nics)
         )
-        role = "client" if not isinstance(host, Server) else host.role.value
+        role = "client" if not isinstance(host, Server) else host.role.value.replace(Role.PARTICIPANT, "")
         boxes.append(HostBox(host.host, role, is_client, x, rows, marks.get(host.host, "")))
         for side, edge in ((above, box_y), (below, box_y + box_height)):
             plugged = [n for n in host.nics if n.switch in side]
@@ -106,9 +110,12 @@ def draw(topology: Topology, faults: Sequence[FaultStory], axis: TimeAxis) -> Dr
                 cable_x = x + BOX_WIDTH * (i + 1) // (len(plugged) + 1)
                 cables.append(Cable(nic.name, cable_x, edge, levels[nic.switch], marks.get(nic.name, "")))
     lowest = levels[below[-1]] if below else box_y + box_height
-    switches = tuple(SwitchLine(s.name, str(s.subnet), levels[s.name], marks.get(s.name, "")) for s in topology.switches)
+    switches = tuple(
+        SwitchLine(s.name, str(s.subnet), y, y - 7 if s.name in above else y + 17, marks.get(s.name, ""))
+        for s, y in ((s, levels[s.name]) for s in topology.switches)
+    )
     return Drawing(
-        width=2 * MARGIN + NAME_WIDTH + len(boxes) * (BOX_WIDTH + BOX_GAP) - BOX_GAP,
+        width=max(560, 2 * MARGIN + NAME_WIDTH + len(boxes) * (BOX_WIDTH + BOX_GAP) - BOX_GAP),
         height=lowest + 24,
         box_y=box_y,
         box_width=BOX_WIDTH,

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from harness.check.evidence import Evidence
 from harness.check.verdict import Judgement
 from harness.history.folder import RunFolder, storage_error
 from harness.report import words
@@ -21,16 +22,21 @@ from harness.report.view import Page, assemble
 MAX_PAGE_BYTES = 1_500_000
 
 
-def write_report(folder: RunFolder, judgement: Judgement) -> Path:
+def write_report(folder: RunFolder, evidence: Evidence | None, judgement: Judgement) -> Path:
     """Write `report.html` into a run folder, and return its path.
 
     A broken, aborted or empty run gets its page too: what cannot be read is named on it.
+
+    Args:
+        folder: the run folder.
+        evidence: what was judged; None to read it from the folder, as far as that is possible.
+        judgement: what the page says first.
 
     Raises:
         StorageFull: no space for the page.
         RunFolderError: the folder cannot be written.
     """
-    text = render(assemble(folder, gather(folder), judgement))
+    text = render(assemble(folder, gather(folder, evidence), judgement))
     scratch = folder.report_file.with_suffix(".tmp")
     try:
         scratch.write_text(text, encoding="utf-8")
@@ -44,12 +50,16 @@ def render(page: Page) -> str:
     """Fill in the templates."""
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _templates().get_template("page.html.j2").render(
-        page=page,
-        style=Markup(_asset("page.css")),  # noqa: S704  # our own files, not anything that was recorded
-        script=Markup(script),  # noqa: S704
-        series=Markup(page.series),  # noqa: S704  # JSON without "<", see view.py
-        script_hash=digest,
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            style=Markup(_asset("page.css")),  # noqa: S704  # our own files, not anything that was recorded
+            script=Markup(script),  # noqa: S704
+            series=Markup(page.series),  # noqa: S704  # JSON without "<", see view.py
+            script_hash=digest,
+        )
     )
 
 
@@ -67,6 +77,11 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        duration=words.duration, count=words.count, figure=words.figure, size=words.size, shorten=words.shorten
+        duration=words.duration,
+        count=words.count,
+        figure=words.figure,
+        plural=words.plural,
+        size=words.size,
+        shorten=words.shorten,
     )
     return environment

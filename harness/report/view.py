@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from harness.check.verdict import Figure, Finding, Judgement, Verdict, Witness
-from harness.errors import TopologyError
+from harness.check.recovery import FaultRecovery
+from harness.check.verdict import Figure, Finding, Judgement, Overall, Verdict, Witness
 from harness.history.folder import RunFolder
 from harness.history.records import Measurement, Outcome, ProbeEvent
 from harness.history.scenario import Scenario, ServerSoftware
@@ -20,16 +20,15 @@ from harness.report.files import RawFile, raw_files
 from harness.report.headline import Headline, headline
 from harness.report.lanes import MAX_CLIENTS, ClientLane, Segment, client_lanes, role_lanes
 from harness.report.logs import ServerLog, read_log
-from harness.report.material import Material
+from harness.report.material import Material, Resolution
 from harness.report.network import Drawing, draw
 from harness.report.series import connections, latency, throughput, time_axis
 from harness.report.words import count, duration, instant, shorten
-from harness.topology.loader import parse_topology
-from harness.topology.model import Topology
 
 MAX_WITNESSES = 20
 MAX_WITNESS_MARKS = 40
 MAX_FAULTS = 40
+MAX_FIGURES = 8
 MAX_MEASUREMENTS = 12
 MAX_NOTES = 20
 MAX_TEXT = 600
@@ -101,6 +100,9 @@ class Proof:
     number: int
     began: str
     healed: str
+    #: How long writes stopped, and when the last client was back; empty where that was not measured.
+    outage: str
+    recovery: str
     stages: tuple[tuple[str, ProbeEvent | None], ...]
     rows: tuple[MeasuredRow, ...]
     left_out: int
@@ -111,6 +113,7 @@ class Promise:
     """A verdict, bounded."""
 
     verdict: Verdict
+    figures: tuple[Figure, ...]
     witnesses: tuple[tuple[str, Witness, str], ...]
     left_out: int
 
@@ -145,6 +148,7 @@ class Page:
     scenario: Scenario | None
     meta: tuple[tuple[str, str], ...]
     sources: tuple[tuple[str, str], ...]
+    predictions: tuple[str, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     promises: tuple[Promise, ...]
@@ -165,7 +169,7 @@ class Page:
     faults_left_out: int
     endings: tuple[Ending, ...]
     operations: int
-    resolution: tuple[Figure, ...]
+    resolution: Resolution
     logs: tuple[ServerLog, ...]
     environment: tuple[tuple[str, str], ...]
     software: tuple[Software, ...]
@@ -202,8 +206,9 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         scenario=material.scenario,
         meta=_meta(material, judgement),
         sources=_sources(material.scenario),
-        problems=tuple(shorten(p, MAX_TEXT) for p in material.problems),
-        notes=tuple(shorten(n.text, MAX_TEXT) for n in list(material.notes)[:MAX_NOTES]),
+        predictions=_predictions(judgement),
+        problems=tuple(shorten(p, MAX_TEXT) for p in material.problems[:MAX_NOTES]),
+        notes=_notes(material, judgement),
         promises=promises,
         axis=axis,
         ticks=axis.ticks(),
@@ -217,12 +222,12 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         charts=charts if material.operations else (),
         connections=connected,
         connections_top=connections_top,
-        drawing=_drawing(material.scenario, faults, axis),
-        proofs=tuple(_proof(n, f, axis) for n, f in enumerate(faults[:MAX_FAULTS], start=1)),
+        drawing=draw(material.topology, faults, axis) if material.topology else None,
+        proofs=tuple(_proof(n, f, _recovery(f, material), axis) for n, f in enumerate(faults[:MAX_FAULTS], start=1)),
         faults_left_out=max(0, len(faults) - MAX_FAULTS),
         endings=_endings(material),
         operations=len(material.operations),
-        resolution=_resolution(judgement),
+        resolution=material.resolution,
         logs=_logs(folder),
         environment=_environment(material),
         software=_software(material),
@@ -271,10 +276,20 @@ def _meta(material: Material, judgement: Judgement) -> tuple[tuple[str, str], ..
     return tuple((name, shorten(value, 120)) for name, value in rows)
 
 
+def _notes(material: Material, judgement: Judgement) -> tuple[str, ...]:
+    """Remarks of the run, and the reasons why it is broken, without the one that the headline says."""
+    said = judgement.broken[:1] if judgement.overall is Overall.BROKEN else ()
+    texts = dict.fromkeys((*judgement.broken, *(n.text for n in material.notes)))
+    return tuple(shorten(t, MAX_TEXT) for t in texts if t not in said)[:MAX_NOTES]
+
+
 def _sources(scenario: Scenario | None) -> tuple[tuple[str, str], ...]:
     if scenario is None:
         return ()
-    pairs = ((f"Fault plan {scenario.plan}", scenario.plan_source), (f"Topology {scenario.topology}", scenario.topology_source))
+    pairs = (
+        (f"Fault plan {scenario.plan}", scenario.plan_source),
+        (f"Topology {scenario.topology}", scenario.topology_source),
+    )
     return tuple((name, shorten(text, MAX_SOURCE)) for name, text in pairs if text.strip())
 
 
@@ -284,6 +299,7 @@ def _promises(judgement: Judgement, axis: TimeAxis) -> tuple[Promise, ...]:
     return tuple(
         Promise(
             verdict,
+            _figures(verdict),
             tuple(
                 (f"witness-{verdict.guarantee}-{n}", w, "" if w.start is None else instant(axis.seconds(w.start)))
                 for n, w in enumerate(verdict.witnesses[:MAX_WITNESSES], start=1)
@@ -292,6 +308,18 @@ def _promises(judgement: Judgement, axis: TimeAxis) -> tuple[Promise, ...]:
         )
         for verdict in ordered
     )
+
+
+def _figures(verdict: Verdict) -> tuple[Figure, ...]:
+    """A verdict's figures by their plain names; those of single faults are told with the fault."""
+    plain = (f for f in verdict.figures if not f.name.startswith("fault "))
+    return tuple(Figure(f.name.removesuffix("_s").replace("_", " "), f.value, f.unit) for f in plain)[:MAX_FIGURES]
+
+
+def _predictions(judgement: Judgement) -> tuple[str, ...]:
+    """What the topology predicts of a violated promise: then the violation is the expected end of an experiment."""
+    notes = (n for v in judgement.violated() for n in v.notes)
+    return tuple(n for n in notes if "the topology predicts" in n)[:1]
 
 
 def _bars(faults: Sequence[FaultStory], axis: TimeAxis) -> tuple[tuple[FaultBar, ...], int]:
@@ -304,12 +332,24 @@ def _bars(faults: Sequence[FaultStory], axis: TimeAxis) -> tuple[tuple[FaultBar,
         label = fault.name
         length = (len(label) + 2) * CHARACTER
         at_end = left + length > 100 and right - length >= 0
-        reach = (right - length if at_end and right - length < left else left, right if at_end else max(right, left + length))
+        reach = (
+            right - length if at_end and right - length < left else left,
+            right if at_end else max(right, left + length),
+        )
         row = next((i for i, free in enumerate(free_from) if free <= reach[0]), len(free_from))
         if row < MAX_BAR_ROWS:
             free_from[row : row + 1] = [reach[1] + 0.5]
         bars.append(
-            FaultBar(number, label, _bar_title(fault, axis), left, round(right - left, 3), row, at_end, fault.healed is not None)
+            FaultBar(
+                number,
+                label,
+                _bar_title(fault, axis),
+                left,
+                round(right - left, 3),
+                row,
+                at_end,
+                fault.healed is not None,
+            )
         )
     return tuple(bars), len(free_from)
 
@@ -350,21 +390,30 @@ def _client_lane(client: ClientLane, axis: TimeAxis) -> Lane:
     return Lane(client.process, spans, f"{client.process}: {told}")
 
 
-def _drawing(scenario: Scenario | None, faults: Sequence[FaultStory], axis: TimeAxis) -> Drawing | None:
-    topology = _topology(scenario)
-    return draw(topology, faults, axis) if topology else None
+def _recovery(fault: FaultStory, material: Material) -> FaultRecovery | None:
+    return next((r for r in material.recoveries if r.fault.id == fault.id), None)
 
 
-def _topology(scenario: Scenario | None) -> Topology | None:
-    if scenario is None or not scenario.topology_source.strip():
-        return None
-    try:
-        return parse_topology(scenario.topology_source, scenario.topology)
-    except TopologyError:
-        return None
+def _outage(recovery: FaultRecovery | None) -> str:
+    if recovery is None:
+        return ""
+    if recovery.outage is not None and recovery.outage.end is None:
+        return "until the load ended"
+    return f"for {duration(recovery.write_outage_s)}"
 
 
-def _proof(number: int, fault: FaultStory, axis: TimeAxis) -> Proof:
+def _back(recovery: FaultRecovery | None) -> str:
+    if recovery is None:
+        return ""
+    if recovery.unrecovered:
+        return f"{count(len(recovery.unrecovered))} not before the load ended"
+    disturbed = len({d.process for d in (*recovery.during, *recovery.after)})
+    if not disturbed:
+        return "none was disturbed"
+    return f"after {duration(max(recovery.recovery_s, recovery.heal_s))} ({count(disturbed)} of them disturbed)"
+
+
+def _proof(number: int, fault: FaultStory, recovery: FaultRecovery | None, axis: TimeAxis) -> Proof:
     stages = tuple((stage, fault.probes.get(stage)) for stage in STAGES)
     rows: dict[str, list[Measurement | None]] = {}
     for place, (_, probe) in enumerate(stages):
@@ -378,6 +427,8 @@ def _proof(number: int, fault: FaultStory, axis: TimeAxis) -> Proof:
         number=number,
         began=instant(axis.seconds(fault.injected or fault.began)),
         healed="" if fault.healed is None else instant(axis.seconds(fault.healed)),
+        outage=_outage(recovery),
+        recovery=_back(recovery),
         stages=stages,
         rows=shown,
         left_out=max(0, len(rows) - MAX_MEASUREMENTS),
@@ -390,13 +441,6 @@ def _endings(material: Material) -> tuple[Ending, ...]:
     ranked = sorted(numbers.items(), key=lambda item: (order[item[0][0]], -item[1]))
     words = {Outcome.OK: "acknowledged", Outcome.INFO: "indeterminate", Outcome.FAIL: "failed"}
     return tuple(Ending(words[outcome], error, number) for (outcome, error), number in ranked[:MAX_NOTES])
-
-
-def _resolution(judgement: Judgement) -> tuple[Figure, ...]:
-    """The figures of all verdicts that speak of replies which never came."""
-    words = ("repl", "applied", "indeterminate", "resolved")
-    found = {f.name: f for v in judgement.verdicts for f in v.figures if any(w in f.name for w in words)}
-    return tuple(found.values())
 
 
 def _logs(folder: RunFolder) -> tuple[ServerLog, ...]:

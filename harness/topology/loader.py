@@ -11,7 +11,14 @@ from harness.errors import TopologyError
 from harness.topology.addresses import SUBNET_FORM, client_nics, default_subnet, parse_subnet, server_nics
 from harness.topology.library import library_names, locate, name_of
 from harness.topology.model import ClientHost, Role, Server, Switch, Topology, ZooKeeperOptions
-from harness.topology.schema import VERSION_FORM, ClientHostTable, ServerTable, TopologyTable, check_version
+from harness.topology.schema import (
+    VERSION_FORM,
+    ClientHostTable,
+    ServerTable,
+    TopologyTable,
+    check_version,
+    release_line,
+)
 from harness.topology.survival import survives
 from harness.topology.toml_document import (
     allowed_words,
@@ -249,7 +256,8 @@ def _refuse_early_multi_address(topology: Topology, source_name: str) -> None:
     if not topology.zookeeper.multi_address:
         return
     for version in [topology.zookeeper.version, *(s.version for s in topology.servers if s.version)]:
-        if tuple(map(int, version.split(".")[:2])) < _FIRST_MULTI_ADDRESS:
+        line = release_line(version)
+        if line and line < _FIRST_MULTI_ADDRESS:
             raise TopologyError(
                 f"ZooKeeper {version} knows one address per server, and multi-address is on",
                 where=f"{source_name}:zookeeper.multi_address",

@@ -19,10 +19,13 @@ MAX_SERVER_ID = 99
 DEFAULT_VERSION = "3.9"
 
 NAME_FORM = "a lower-case letter, then at most nine of a-z, 0-9 and -"
-VERSION_FORM = 'a release of ZooKeeper 3, such as "3.9" (its newest) or "3.8.4"'
+VERSION_FORM = (
+    'a release of ZooKeeper 3, such as "3.9" (its newest) or "3.8.4"; "directory:PATH", "directory", "debian"'
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,9}", re.ASCII)
-_VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,3}(-[A-Za-z0-9.]{1,20})?)?", re.ASCII)
+_RELEASE = re.compile(r"(3)\.(\d{1,2})(\.(x|\d{1,3}(-[A-Za-z0-9.]{1,20})?))?", re.ASCII)
+_INSTALLED = re.compile(r"debian|directory(:.{1,500})?")
 _SETTING_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 
 #: Names with a meaning of their own: roles of fault targets, and interfaces that every Linux host has or reserves.
@@ -68,10 +71,16 @@ def check_name(value: object) -> str:
 
 
 def check_version(value: object) -> str:
-    """A version of ZooKeeper."""
-    if not isinstance(value, str) or not _VERSION.fullmatch(value):
-        raise refused("this is not a version")
-    return value
+    """Where the servers come from: a release by its version, or what is installed, whatever version that is."""
+    if isinstance(value, str) and (_RELEASE.fullmatch(value) or (_INSTALLED.fullmatch(value) and value.isprintable())):
+        return value
+    raise refused("this is not a version")
+
+
+def release_line(version: str) -> tuple[int, int] | None:
+    """`(3, 9)` for `3.9.5` and `3.9`; None for what is installed."""
+    match = _RELEASE.fullmatch(version)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _check_settings(value: object) -> dict[str, Setting]:

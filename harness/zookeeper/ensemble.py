@@ -111,20 +111,29 @@ class Ensemble:
         self._end(server_id, signal.SIGTERM)
 
     def _end(self, server_id: int, number: signal.Signals) -> None:
+        if self._send_end(server_id, number):
+            self._await_end(server_id)
+
+    def _send_end(self, server_id: int, number: signal.Signals) -> bool:
+        """Send an ending signal; False if there is no process to end."""
         running = self._running.get(server_id)
         if running is None or self.testbed.exited(running.process) is not None:
-            return
+            return False
         self.testbed.signal(running.process, number)
         if running.paused:
-            # a stopped process takes no signal but these two; SIGKILL needs no help
+            # a stopped process takes no signal but SIGCONT and SIGKILL
             self.testbed.signal(running.process, signal.SIGCONT)
-        end = self._wait_for_end(running.process, _STOP_TIMEOUT)
+        return True
+
+    def _await_end(self, server_id: int) -> None:
+        process = self._running[server_id].process
+        end = self._wait_for_end(process, _STOP_TIMEOUT)
         if end is None:
-            self.testbed.signal(running.process, signal.SIGKILL)
-            end = self._wait_for_end(running.process, _STOP_TIMEOUT)
+            self.testbed.signal(process, signal.SIGKILL)
+            end = self._wait_for_end(process, _STOP_TIMEOUT)
         if end is None:
             raise EnsembleError("the server's process does not end, not even by SIGKILL", where=f"server {server_id}")
-        self._record(ProcessEvent(end.at, server_id, "ended", running.process.pid, end.code))
+        self._record(ProcessEvent(end.at, server_id, "ended", process.pid, end.code))
 
     def _wait_for_end(self, process: Process, seconds: float) -> Exit | None:
         deadline = time.monotonic() + seconds
@@ -221,9 +230,10 @@ class Ensemble:
         )
 
     def stop(self) -> None:
-        """Stop every server. Idempotent."""
-        for server in self.topology.servers:
-            self.stop_server(server.id)
+        """Stop all servers at the same time. Idempotent."""
+        ending = [s.id for s in self.topology.servers if self._send_end(s.id, signal.SIGTERM)]
+        for server_id in ending:
+            self._await_end(server_id)
 
     def server_of(self, host: str) -> Server:
         """The server on a host of that name; KeyError where there is none."""

@@ -22,6 +22,21 @@ _VERSION_TIMEOUT_S = 20
 #: Oldest Java that the servers run on; ZooKeeper 3.5 and later are compiled for it.
 _OLDEST_MAJOR = 8
 
+#: How every server's JVM is started. What class data is archived depends on some of them; see `class_data`.
+JVM_FLAGS = (
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",  # no file in /tmp/hsperfdata_USER that outlives a killed server
+)
+
+#: Properties that make a server start sooner and change nothing that it promises.
+#:
+#: ZooKeeper asks for the JVM's default TLS context even where no TLS is configured, only to learn the names of its
+#: protocols; with no default trust store the JVM need not read 140 certificates for that. A quorum or client port
+#: with TLS is configured with a trust store of its own (ssl.trustStore.location) and does not look at this one.
+PROPERTIES = ("-Dzookeeper.jmx.log4j.disable=true", "-Djavax.net.ssl.trustStore=NONE")
+
 _INSTALL = "install one with `pip install 'zk-chaos-harness[java]'` or `apt install openjdk-17-jre-headless`"
 
 

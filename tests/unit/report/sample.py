@@ -201,7 +201,9 @@ def samples(*, seconds: float = 18.0) -> list[Event]:
                 role = "looking"
             elif now >= 4.5:
                 role = "leader" if server == 2 else "follower"
-            connections = (3, 3, 2)[server - 1] if now < 3.9 else (4, 1, 0)[server - 1] if now < 6.5 else (4, 2, 2)[server - 1]
+            connections = (
+                (3, 3, 2)[server - 1] if now < 3.9 else (4, 1, 0)[server - 1] if now < 6.5 else (4, 2, 2)[server - 1]
+            )
             events.append(Sample(at(now), server, role, 0x2_0000_0000 + tick, connections))
     return events
 
@@ -215,7 +217,9 @@ def paths(*, healthy: bool) -> tuple[Measurement, ...]:
     return (*(Measurement(f"{a}>{b} over net1", "no answer in 200 ms", False) for a, b in pairs), *alive)
 
 
-def switch_down(*, start: float = 3.0, end: float | None = 11.0, fault_id: int = 0, switch: str = "net1") -> list[Event]:
+def switch_down(
+    *, start: float = 3.0, end: float | None = 11.0, fault_id: int = 0, switch: str = "net1"
+) -> list[Event]:
     """A switch that dies, with its proofs; never healed where `end` is None."""
     events: list[Event] = [
         ProbeEvent(at(start - 0.1), fault_id, "before", False, f"{switch} carries 12 of 12 paths", paths(healthy=True)),
@@ -227,7 +231,9 @@ def switch_down(*, start: float = 3.0, end: float | None = 11.0, fault_id: int =
         events += [
             FaultEvent(at(end), fault_id, FaultAction.HEAL, "switch-down", switch),
             FaultEvent(at(end + 0.0009), fault_id, FaultAction.HEALED, "switch-down", switch),
-            ProbeEvent(at(end + 0.2), fault_id, "after", False, f"{switch} carries 12 of 12 paths", paths(healthy=True)),
+            ProbeEvent(
+                at(end + 0.2), fault_id, "after", False, f"{switch} carries 12 of 12 paths", paths(healthy=True)
+            ),
         ]
     return events
 
@@ -406,7 +412,9 @@ def broken_run(root: Path) -> Run:
         *starts(),
         *(e for e in samples() if e.at < at(11)),
         *switch_down(end=None),
-        FaultEvent(at(11.02), 0, FaultAction.FAILED, "switch-down", "net1", detail="the agent answered 'no such device'"),
+        FaultEvent(
+            at(11.02), 0, FaultAction.FAILED, "switch-down", "net1", detail="the agent answered 'no such device'"
+        ),
         Note(at(11.02), reason, broken=True),
         Phase(at(11.1), "aborted", reason),
     ]

@@ -190,7 +190,8 @@ BROKEN = {
     "not a version": (
         HEAD + SWITCH + '[zookeeper]\nversion = "4.0"\n',
         'x.toml:zookeeper.version: found "4.0": this is not a version; '
-        'allowed: a release of ZooKeeper 3, such as "3.9" (its newest) or "3.8.4"',
+        'allowed: a release of ZooKeeper 3, such as "3.9" (its newest) or "3.8.4"; "directory:PATH", "directory", '
+        '"debian"',
     ),
     "multi-address before its time": (
         HEAD + TWO_SWITCHES + '[zookeeper]\nversion = "3.5.10"\n',

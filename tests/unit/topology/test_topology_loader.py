@@ -3,7 +3,7 @@
 import pytest
 
 from harness.topology.loader import library_topologies, load_topology, parse_topology, with_overrides
-from harness.topology.model import Role
+from harness.topology.model import Role, ZooKeeperOptions
 
 SMALL = 'title = "T"\nservers = 3\n[[switch]]\nname = "net1"\n'
 
@@ -113,3 +113,14 @@ def test_overrides() -> None:
     assert not changed.zookeeper.multi_address
     assert changed.source == topology.source
     assert topology.zookeeper.multi_address, "the original stays as it was"
+
+
+@pytest.mark.parametrize(
+    "version", ["3.9", "3.9.x", "3.8.4", "3.10.0-SNAPSHOT", "3.5.4-beta", "debian", "directory", "directory:~/zk 3.9"]
+)
+def test_versions(version: str) -> None:
+    changed = with_overrides(load_topology("single-net"), version=version)
+    assert changed.zookeeper.version == version
+    assert parse_topology(SMALL + f'[zookeeper]\nversion = "{version}"\n', "t").zookeeper == ZooKeeperOptions(
+        version, multi_address=False
+    )

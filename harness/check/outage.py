@@ -1,0 +1,119 @@
+"""How long clients waited for their writes: the measurement behind `recovery`.
+
+**Waiting** is what hurts, not silence: a client that asks nothing misses nothing. So between two consecutive answers
+a client waits only from the moment on at which it wants something: it has a write on its way, tries one in vain, or
+has lost its connection. The same definition over all clients together gives the outage of the service: the longest
+time in which somebody wanted a write done and nobody's was. It does not depend on the rate of the load, except that
+an outage cannot be seen before somebody asks.
+
+A refused write (BadVersion and the like) is an answer: the whole quorum took part in refusing it.
+
+A **stall** is a wait well beyond those before the first fault. Stalls with less than a second of calm between them
+are one **disturbance**: a client that got one answer and then lost its server again has not recovered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+
+import msgspec
+
+from harness.history.records import Operation, Outcome, SessionEvent, SessionState
+
+SECOND = 1_000_000_000
+#: A client has recovered when it is served without a stall for this long.
+CALM = SECOND
+#: A wait is a stall from this factor over the 99th percentile before the first fault, within these bounds.
+STALL_FACTOR = 5
+SHORTEST_STALL = SECOND // 4
+LONGEST_STALL = SECOND
+
+
+class Wait(msgspec.Struct, frozen=True, gc=False):
+    """From `start` until `end` somebody wanted a write done, and none was; `end` is None if it never ended."""
+
+    start: int
+    end: int | None
+    #: The last answer before and the first after; None at the begin and the end of the history.
+    before: Operation | None
+    after: Operation | None
+
+    def length(self, now: int) -> int:
+        """Nanoseconds; until `now` if it never ended."""
+        return (self.end if self.end is not None else max(now, self.start)) - self.start
+
+
+#: A client wanted a write: until when, from when, and the answered operation, if there was an answer.
+_Attempt = tuple[int, int, Operation | None]
+
+
+def is_answer(op: Operation) -> bool:
+    """Whether a write was answered by the quorum: acknowledged, or refused with a zxid of its own."""
+    return op.outcome is Outcome.OK or (op.outcome is Outcome.FAIL and op.zxid is not None)
+
+
+def waits(writes: Sequence[Operation], sessions: Iterable[SessionEvent]) -> list[Wait]:
+    """The waits between consecutive answers, in the order of time.
+
+    Args:
+        writes: those of one client, or of all, in the order of their calls.
+        sessions: the changes of the same clients' sessions; a lost connection counts as an attempt.
+    """
+    attempts: list[_Attempt] = []
+    answered: int | None = None
+    for op in reversed(writes):
+        if op.returned is not None and is_answer(op):
+            attempts.append((op.returned, op.call, op))
+            answered = op.returned if answered is None else min(answered, op.returned)
+        else:
+            # Nobody waits any longer for a lost write once a later one is answered.
+            given_up = op.returned if op.returned is not None else op.call
+            attempts.append((given_up if answered is None else min(given_up, answered), op.call, None))
+    attempts += [(event.at, event.at, None) for event in sessions if event.state is SessionState.SUSPENDED]
+    attempts.sort(key=itemgetter(0))
+    found: list[Wait] = []
+    # Backwards, so that the earliest call of all attempts that end later is known at each answer.
+    earliest: int | None = None
+    end: int | None = None
+    after: Operation | None = None
+    for until, call, answer in reversed(attempts):
+        if answer is not None:
+            if earliest is not None:
+                found.append(Wait(max(until, earliest), end, answer, after))
+            end, after = until, answer
+        if earliest is None or call < earliest:
+            earliest = call
+    if earliest is not None:
+        found.append(Wait(earliest, end, None, after))
+    found.reverse()
+    return found
+
+
+def stall_threshold(normal: list[Wait]) -> int:
+    """From which length on a wait is a stall, given those of undisturbed clients (nanoseconds)."""
+    lengths = sorted(wait.end - wait.start for wait in normal if wait.end is not None)
+    if not lengths:
+        return LONGEST_STALL
+    usual = lengths[min(len(lengths) - 1, len(lengths) * 99 // 100)]
+    return min(LONGEST_STALL, max(SHORTEST_STALL, STALL_FACTOR * usual))
+
+
+def disturbances(found: list[Wait], threshold: int, now: int) -> list[Wait]:
+    """One client's stalls, those with little calm between them merged.
+
+    Args:
+        found: from `waits`.
+        threshold: from `stall_threshold`.
+        now: the end of the load, for a wait that never ended.
+    """
+    merged: list[Wait] = []
+    for wait in found:
+        if wait.length(now) < threshold:
+            continue
+        last = merged[-1] if merged else None
+        if last is not None and last.end is not None and wait.start - last.end < CALM:
+            merged[-1] = Wait(last.start, wait.end, last.before, wait.after)
+        else:
+            merged.append(wait)
+    return merged

@@ -1,0 +1,323 @@
+"""The service recovers from each fault within the plan's budget.
+
+For each fault, from its injection until the next one or the end of the load:
+
+* **write outage**: the longest wait of all clients together (`outage.py`) that began in that time;
+* **recovery**: the time from the injection until the last disturbed client was served again. Each client counts with
+  its longest disturbance that began while the fault lasted. One that began more than three seconds after the
+  injection was not seen at the injection, and counts from its own begin; so does none at all, as zero.
+* What begins after the heal counts likewise from the heal, and is held to the same budget.
+
+A disturbance belongs to the fault in whose time it began. Only clients that had been answered before the fault
+count. Without a budget nothing is promised but that the clients are served again before the load ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from harness.check.evidence import Evidence
+from harness.check.faults_proved import first_steps
+from harness.check.guarantee import Guarantee, Problem, count
+from harness.check.outage import SECOND, Wait, disturbances, stall_threshold, waits
+from harness.check.prediction import NETWORK_FAULTS, sentence
+from harness.check.verdict import Figure, Verdict, Witness
+from harness.check.words import Words
+from harness.history.records import FaultAction, FaultEvent, Operation, SessionEvent
+
+GUARANTEE = Guarantee("recovery", "After each fault the clients' writes are answered again within the plan's budget.")
+
+#: A disturbance that begins later than this after the injection (or the heal) counts from its own begin.
+ONSET = 3 * SECOND
+#: Fewer attempts to write than this between two faults are too few to tell.
+MIN_ATTEMPTS = 5
+
+_CLAIMS = {
+    "switch-down": ("NR-01",),
+    "link-down": ("NR-03",),
+    "kill": ("SZ-01",),
+    "pause": ("SZ-01",),
+    "restart": ("SE-09",),
+}
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """One client's disturbance under one fault."""
+
+    process: str
+    wait: Wait
+    #: What it counts from: the injection, the heal, or its own begin.
+    since: int
+
+    def lasted(self, load_end: int) -> int:
+        """Nanoseconds until the client was served again, or until the load ended."""
+        return (self.wait.end if self.wait.end is not None else max(load_end, self.wait.start)) - self.since
+
+
+@dataclass(frozen=True)
+class FaultRecovery:
+    """What one fault did to the clients."""
+
+    fault: FaultEvent
+    healed: int | None
+    #: The next fault's injection, or the end of the load.
+    end: int
+    load_end: int
+    #: Clients that had been answered before it, and how often clients tried to write in its time.
+    working: int
+    attempts: int
+    #: The longest wait of all clients together; None if there was none.
+    outage: Wait | None
+    #: Each disturbed client's longest disturbance that began before the heal, and after it.
+    during: tuple[Disturbed, ...]
+    after: tuple[Disturbed, ...]
+
+    @property
+    def name(self) -> str:
+        """`switch-down net1`."""
+        return f"{self.fault.fault} {self.fault.target}"
+
+    @property
+    def write_outage_s(self) -> float:
+        """Seconds."""
+        return self.outage.length(self.load_end) / 1e9 if self.outage is not None else 0.0
+
+    @property
+    def recovery_s(self) -> float:
+        """Seconds from the injection until every client was served again; 0 if none was disturbed."""
+        return max((d.lasted(self.load_end) for d in self.during), default=0) / 1e9
+
+    @property
+    def heal_s(self) -> float:
+        """Seconds from the heal until every client that it disturbed was served again; 0 if none was."""
+        return max((d.lasted(self.load_end) for d in self.after), default=0) / 1e9
+
+    @property
+    def unrecovered(self) -> tuple[Disturbed, ...]:
+        """Clients that were not served again before the load ended."""
+        return tuple(d for d in (*self.during, *self.after) if d.wait.end is None)
+
+
+def check(evidence: Evidence) -> Verdict:
+    """Judge."""
+    words = Words(evidence.start)
+    found = measure(evidence)
+    budget = evidence.scenario.recovery_within_s
+    problems: list[Problem] = []
+    doubts = [f"Not all operations can be read: {damage.text}." for damage in evidence.damaged("clients")]
+    doubts += [f"Not all events can be read: {damage.text}." for damage in evidence.damaged("events")]
+    if found and not evidence.acknowledged_writes:
+        doubts.append("No write was acknowledged, so no recovery can be seen.")
+        found = ()
+    if not found and evidence.scenario.plan and evidence.acknowledged_writes:
+        doubts.append("The plan's faults were never injected.")
+    for recovery in found:
+        problems += _over_budget(recovery, budget, evidence, words)
+        doubts += _unclear(recovery, budget, words)
+    notes = [text for recovery in found if (text := sentence(recovery.fault, evidence)) is not None]
+    if budget is None and found:
+        notes.append("The plan sets no budget, so recovery is measured, and not judged.")
+    verdict = GUARANTEE.judged(problems, doubts, _kept(found, budget, words), _figures(found), tuple(notes))
+    return msgspec.structs.replace(verdict, claims=_claims(found, evidence))
+
+
+def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
+    """What each fault did to the clients, in the order of the injections."""
+    faults = [event for event in first_steps(evidence) if event.action is FaultAction.INJECT]
+    faults.sort(key=lambda event: event.at)
+    if not faults:
+        return ()
+    writes = [op for op in evidence.operations if op.function.is_write]
+    load_end = evidence.phase_at("quiesce") or max((op.call for op in writes), default=faults[-1].at)
+    timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
+    by_process = _by_process(writes, evidence.sessions)
+    all_waits = {name: waits(*history) for name, history in by_process.items()}
+    threshold = stall_threshold(
+        [w for found in all_waits.values() for w in found if w.before and (w.end or load_end) <= faults[0].at]
+    )
+    for name, found in all_waits.items():
+        timeline.add_client(name, disturbances(found, threshold, load_end), threshold)
+    timeline.add_service(waits(writes, evidence.sessions), threshold)
+    first_answers = [min((w.end for w in found if w.end is not None), default=load_end) for found in all_waits.values()]
+    return tuple(map(partial(timeline.recovery, writes=writes, first_answers=first_answers), range(len(faults))))
+
+
+def _by_process(
+    writes: Iterable[Operation], sessions: Iterable[SessionEvent]
+) -> dict[str, tuple[list[Operation], list[SessionEvent]]]:
+    found: dict[str, tuple[list[Operation], list[SessionEvent]]] = {}
+    for op in writes:
+        found.setdefault(op.process, ([], []))[0].append(op)
+    for event in sessions:
+        if event.process in found:
+            found[event.process][1].append(event)
+    return found
+
+
+class _Timeline:
+    """Sorts waits under the faults in whose time they began."""
+
+    def __init__(self, faults: list[FaultEvent], heals: dict[int, int], load_end: int) -> None:
+        self._faults, self._heals, self._load_end = faults, heals, load_end
+        self._injections = [fault.at for fault in faults]
+        self._during: list[dict[str, Disturbed]] = [{} for _ in faults]
+        self._after: list[dict[str, Disturbed]] = [{} for _ in faults]
+        self._outages: list[Wait | None] = [None for _ in faults]
+
+    def _place(self, start: int, tolerance: int) -> int:
+        """Which fault a wait belongs to, -1 for none. A request on its way when the fault came belongs to it."""
+        return bisect_right(self._injections, start + tolerance) - 1
+
+    def add_client(self, process: str, found: list[Wait], tolerance: int) -> None:
+        for wait in found:
+            place = self._place(wait.start, tolerance)
+            if place < 0 or wait.start >= self._load_end or wait.before is None:
+                continue
+            fault = self._faults[place]
+            healed = self._heals.get(fault.id)
+            after_heal = healed is not None and wait.start + tolerance >= healed
+            cause = healed if after_heal and healed is not None else fault.at
+            since = cause if wait.start <= cause + ONSET else wait.start
+            here = (self._after if after_heal else self._during)[place]
+            candidate = Disturbed(process, wait, since)
+            known = here.get(process)
+            if known is None or wait.length(self._load_end) > known.wait.length(self._load_end):
+                here[process] = candidate
+
+    def add_service(self, found: list[Wait], tolerance: int) -> None:
+        for wait in found:
+            place = self._place(wait.start, tolerance)
+            if place < 0 or wait.start >= self._load_end:
+                continue
+            # An outage does not begin before its fault, even where a request was already on its way.
+            clipped = Wait(max(wait.start, self._injections[place]), wait.end, wait.before, wait.after)
+            known = self._outages[place]
+            if known is None or clipped.length(self._load_end) > known.length(self._load_end):
+                self._outages[place] = clipped
+
+    def recovery(self, place: int, *, writes: list[Operation], first_answers: list[int]) -> FaultRecovery:
+        fault = self._faults[place]
+        end = self._injections[place + 1] if place + 1 < len(self._faults) else max(self._load_end, fault.at)
+        return FaultRecovery(
+            fault=fault,
+            healed=self._heals.get(fault.id),
+            end=end,
+            load_end=self._load_end,
+            working=sum(1 for first in first_answers if first <= fault.at),
+            attempts=sum(1 for op in writes if fault.at <= op.call < end),
+            outage=self._outages[place],
+            during=tuple(self._during[place].values()),
+            after=tuple(self._after[place].values()),
+        )
+
+
+def _over_budget(recovery: FaultRecovery, budget: float | None, evidence: Evidence, words: Words) -> list[Problem]:
+    if budget is None or recovery.working == 0:
+        return []
+    limit = round(budget * 1e9)
+    late = [d for d in (*recovery.during, *recovery.after) if d.lasted(recovery.load_end) > limit]
+    if not late:
+        return []
+    worst = max(late, key=lambda d: d.lasted(recovery.load_end))
+    lasted = worst.lasted(recovery.load_end) / 1e9
+    ended = "was answered again only" if worst.wait.end is not None else "was still not answered"
+    cause = "healing" if worst in recovery.after else "injection"
+    prediction = sentence(recovery.fault, evidence)
+    lead = "As the topology predicts, the budget is exceeded: " if prediction else ""
+    summary = (
+        f"{lead}{worst.process} {ended} {lasted:.2f} s after the {cause} of {recovery.name}; "
+        f"the budget is {budget:g} s. {_outage_words(recovery)}"
+    )
+    witnesses = [_fault_witness(recovery, words)]
+    witnesses += [words.operation(op) for op in (worst.wait.before, worst.wait.after) if op is not None]
+    if worst.wait.after is None:
+        witnesses.append(
+            Witness(
+                text=f"no write of {worst.process} was answered from {words.at(worst.wait.start)} until the load "
+                f"ended at {words.at(recovery.load_end)}",
+                start=worst.wait.start,
+                end=recovery.load_end,
+            )
+        )
+    return [Problem(summary, tuple(witnesses))]
+
+
+def _fault_witness(recovery: FaultRecovery, words: Words) -> Witness:
+    healed = f", healed at {words.at(recovery.healed)}" if recovery.healed is not None else ", not healed"
+    return Witness(
+        text=f"{recovery.name} was injected at {words.at(recovery.fault.at)}{healed}",
+        start=recovery.fault.at,
+        end=recovery.healed,
+    )
+
+
+def _outage_words(recovery: FaultRecovery) -> str:
+    outage = recovery.outage
+    if outage is None:
+        return ""
+    if outage.end is None:
+        return f"No write at all was answered in the last {recovery.write_outage_s:.2f} s of the load."
+    kept_on = recovery.healed is not None and outage.end > recovery.healed and outage.start < recovery.healed
+    tail = ", and none until the fault was healed" if kept_on else ""
+    return f"No write at all was answered for {recovery.write_outage_s:.2f} s{tail}."
+
+
+def _unclear(recovery: FaultRecovery, budget: float | None, words: Words) -> list[str]:
+    if recovery.working == 0:
+        return [f"No client had been answered before {recovery.name}, so its recovery cannot be seen."]
+    if recovery.attempts < MIN_ATTEMPTS:
+        return [
+            f"Too little load to tell: clients tried to write {count(recovery.attempts, 'time')} after {recovery.name} "
+            f"at {words.at(recovery.fault.at)}."
+        ]
+    limit = round(budget * 1e9) if budget is not None else None
+    for open_one in recovery.unrecovered:
+        if limit is None or open_one.lasted(recovery.load_end) <= limit:
+            return [
+                f"The load ended {open_one.lasted(recovery.load_end) / 1e9:.2f} s into a wait of {open_one.process} "
+                f"after {recovery.name}: too early to tell."
+            ]
+    return []
+
+
+def _kept(found: tuple[FaultRecovery, ...], budget: float | None, words: Words) -> str:
+    if not found:
+        return "No fault was injected, so there was nothing to recover from."
+    worst = max(found, key=lambda r: (r.recovery_s, r.write_outage_s))
+    within = f" (budget {budget:g} s)" if budget is not None else ""
+    at = f"{worst.name} at {words.at(worst.fault.at)}"
+    if not worst.during:
+        served = "no client was disturbed" + within
+    else:
+        clients = count(len(worst.during), "disturbed client was", "disturbed clients were")
+        served = f"{clients} served again {worst.recovery_s:.2f} s after the injection{within}"
+    others = f" The other {count(len(found) - 1, 'fault')} did less." if len(found) > 1 else ""
+    return f"After {at}, {served}; the longest write outage was {worst.write_outage_s:.2f} s.{others}"
+
+
+def _figures(found: tuple[FaultRecovery, ...]) -> tuple[Figure, ...]:
+    figures: list[Figure] = []
+    if found:
+        figures.append(Figure("write_outage_s", round(max(r.write_outage_s for r in found), 3), "s"))
+        figures.append(Figure("recovery_s", round(max(r.recovery_s for r in found), 3), "s"))
+    for recovery in found:
+        name = f"fault {recovery.fault.id} ({recovery.name})"
+        figures.append(Figure(f"{name} write_outage_s", round(recovery.write_outage_s, 3), "s"))
+        figures.append(Figure(f"{name} recovery_s", round(recovery.recovery_s, 3), "s"))
+        if recovery.after:
+            figures.append(Figure(f"{name} after_heal_s", round(recovery.heal_s, 3), "s"))
+    return tuple(figures)
+
+
+def _claims(found: tuple[FaultRecovery, ...], evidence: Evidence) -> tuple[str, ...]:
+    claims: list[str] = []
+    for recovery in found:
+        control = recovery.fault.fault in NETWORK_FAULTS and sentence(recovery.fault, evidence) is not None
+        claims += ("NR-11",) if control else _CLAIMS.get(recovery.fault.fault, ())
+    return tuple(dict.fromkeys(claims))

@@ -1,0 +1,65 @@
+"""Skips what this machine cannot do; fails instead where ZKCHAOS_REQUIRE says that it must."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.errors import EnvironmentLacking
+from harness.testbed.client import AgentClient
+from harness.testbed.namespaces import NamespacesTestbed
+from harness.topology.model import Topology
+from harness.zookeeper.java import find_java
+
+
+def require(name: str, lacking: str) -> None:
+    """Skip the test, or fail it if the environment says that `name` must be here."""
+    if name in os.environ.get("ZKCHAOS_REQUIRE", "").split(","):
+        pytest.fail(f"ZKCHAOS_REQUIRE names {name}: {lacking}", pytrace=False)
+    pytest.skip(lacking)
+
+
+@pytest.fixture(scope="session")
+def namespaces_allowed() -> None:
+    """The machine allows namespaces."""
+    agent = AgentClient()
+    try:
+        agent.wait_ready()
+    except EnvironmentLacking as lacking:
+        require("namespaces", str(lacking))
+    finally:
+        agent.close()
+
+
+@pytest.fixture(scope="session")
+def java() -> None:
+    """The machine has a Java."""
+    try:
+        find_java()
+    except EnvironmentLacking as lacking:
+        require("java", str(lacking))
+
+
+@pytest.fixture
+def make_testbed(namespaces_allowed: None) -> Iterator[Callable[[Topology], NamespacesTestbed]]:
+    """Build testbeds that are closed at the end of the test."""
+    made: list[NamespacesTestbed] = []
+
+    def make(topology: Topology) -> NamespacesTestbed:
+        made.append(NamespacesTestbed(topology))
+        return made[-1]
+
+    yield make
+    for testbed in made:
+        testbed.close()
+
+
+def command(name: str) -> str:
+    """The path of a program that the test needs."""
+    path = shutil.which(name)
+    if path is None:
+        require(name, f"{name} is not installed")
+    return path or ""

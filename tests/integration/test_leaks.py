@@ -1,0 +1,137 @@
+"""Nothing may outlive a run, and nothing of the host may change: not after a good end, not after SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import command
+
+#: Moments at which a run is killed, seconds after its start: from the first import to the middle of the load.
+KILLS = 12
+LATEST_KILL_S = 4.0
+
+
+def host_state() -> dict[str, str]:
+    """Everything of the host's network that a testbed could spoil."""
+    state = {}
+    for name, arguments in {
+        "links": [command("ip"), "-o", "-d", "link"],
+        "addresses": [command("ip"), "-o", "address"],
+        "routes": [command("ip"), "route", "show", "table", "all"],
+        "rules": [command("ip"), "rule"],
+        "namespaces": [command("ip"), "netns", "list"],
+        "qdiscs": [command("tc"), "qdisc", "show"],
+        "nftables": [command("nft"), "list", "ruleset"],
+        "sysctls": [command("sysctl"), "-a", "--pattern", r"^net\."],
+    }.items():
+        text = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=30).stdout
+        # counters and ages go on by themselves
+        words = (
+            "valid_lft",
+            "conntrack_count",
+            "tcp_mem",
+            "udp_mem",
+            "random",
+            "_max_entries",
+            "nf_conntrack_",
+            "age ",
+        )
+        state[name] = "\n".join(line for line in text.splitlines() if not any(word in line for word in words))
+    return state
+
+
+def processes_of(marker: str) -> list[str]:
+    """Command lines of living processes that have the marker in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if marker.encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:150])
+            except OSError:
+                continue  # it ended while it was looked at
+    return found
+
+
+def namespaces() -> set[str]:
+    """Network namespaces that some process stands in."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                found.add(str((folder / "ns" / "net").readlink()))
+            except OSError:
+                continue
+    return found
+
+
+def wait_until_none(marker: str) -> None:
+    deadline = time.monotonic() + 10
+    while left := processes_of(marker):
+        assert time.monotonic() < deadline, f"still alive: {left}"
+        time.sleep(0.02)
+
+
+def begin(tmp_path: Path, number: int, marker: str) -> subprocess.Popen[bytes]:
+    words = ["run", "switch-failure", "--seed", str(number), "--runs", str(tmp_path / f"runs{number}")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *words],
+        env={**os.environ, "ZKCHAOS_LEAK_TEST": marker},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_left_after_sigkill_at_random_moments(namespaces_allowed: None, java: None, tmp_path: Path) -> None:
+    before, spaces = host_state(), namespaces()
+    moments = random.Random(20)
+    for number in range(KILLS):
+        marker = f"leak-{os.getpid()}-{number}"
+        process = begin(tmp_path, number, marker)
+        time.sleep(moments.uniform(0.0, LATEST_KILL_S))  # the random moment itself, not a wait for a condition
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until_none(f"ZKCHAOS_LEAK_TEST={marker}")
+    assert namespaces() <= spaces
+    assert host_state() == before
+
+
+@pytest.mark.parametrize("victim", ["zkchaos-agent", "zkchaos-launch"])
+def test_nothing_is_left_when_the_agent_itself_is_killed(
+    namespaces_allowed: None, java: None, tmp_path: Path, victim: str
+) -> None:
+    marker = f"agent-{os.getpid()}-{victim}"
+    process = begin(tmp_path, 0, marker)
+    deadline = time.monotonic() + 20
+    while not (found := [p for p in Path("/proc").iterdir() if p.name.isdigit() and _is(p, victim, marker)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(int(found[0].name), signal.SIGKILL)
+    assert process.wait(timeout=60) == 3  # broken, not a traceback
+    wait_until_none(f"ZKCHAOS_LEAK_TEST={marker}")
+
+
+def _is(folder: Path, name: str, marker: str) -> bool:
+    try:
+        return (folder / "comm").read_text().strip() == name and marker.encode() in (folder / "environ").read_bytes()
+    except OSError:
+        return False
+
+
+def test_the_host_is_the_same_after_a_good_run(namespaces_allowed: None, java: None, tmp_path: Path) -> None:
+    before, spaces = host_state(), namespaces()
+    marker = f"good-{os.getpid()}"
+    process = begin(tmp_path, 1, marker)
+    assert process.wait(timeout=90) == 0
+    wait_until_none(f"ZKCHAOS_LEAK_TEST={marker}")
+    assert namespaces() <= spaces
+    assert host_state() == before

@@ -1,0 +1,150 @@
+"""The namespaces testbed: the wire is really cut, processes really stop, sockets really stand elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import TestbedError
+from harness.testbed.handles import Link
+from harness.testbed.namespaces import NamespacesTestbed
+from harness.topology.loader import load_topology
+from harness.topology.model import Topology
+
+Make = Callable[[Topology], NamespacesTestbed]
+ENV = {"PATH": os.environ["PATH"]}
+
+
+def answering(testbed: NamespacesTestbed, *switches: str) -> set[tuple[str, str, str]]:
+    """Source, destination and switch of each datagram that arrived."""
+    paths = testbed.reach(switches, timeout_ms=150)
+    return {(p.source, p.destination, p.switch) for p in paths if p.micros is not None}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["single-net", "dual-net", "dual-net-five", "uneven-addresses"])
+def test_every_nic_reaches_every_other_of_its_switch(make_testbed: Make, name: str) -> None:
+    topology = load_topology(name)
+    testbed = make_testbed(topology)
+    expected = {
+        (a.host, b.host, a.switch)
+        for a in topology.nics()
+        for b in topology.nics()
+        if a.switch == b.switch and a.host != b.host
+    }
+    assert answering(testbed, *topology.switch_names) == expected
+
+
+def test_a_dead_switch_is_dead_for_all_and_the_other_is_untouched(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("dual-net"))
+    before = answering(testbed, "net1", "net2")
+    testbed.set_links([Link("net1")], up=False)
+    assert answering(testbed, "net1", "net2") == {path for path in before if path[2] == "net2"}
+    testbed.set_links([Link("net1")], up=True)
+    wait_for(lambda: answering(testbed, "net1", "net2") == before)
+
+
+def test_a_cut_cable_takes_one_host_off_one_switch(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("dual-net"))
+    before = answering(testbed, "net1", "net2")
+    testbed.set_links([Link("net1", "zk2")], up=False)
+    assert answering(testbed, "net1", "net2") == {p for p in before if not (p[2] == "net1" and "zk2" in p[:2])}
+    testbed.set_links([Link("net1", "zk2")], up=True)
+    wait_for(lambda: answering(testbed, "net1", "net2") == before)
+
+
+def test_cutting_and_restoring_twice_is_the_same_as_once(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("single-net"))
+    before = testbed.link_states()
+    for up in (False, False, True, True):
+        testbed.set_links([Link("net1")], up=up)
+        assert all(state.up is up for state in testbed.link_states())
+    assert testbed.link_states() == before
+
+
+def test_a_batch_changes_many_nics_within_milliseconds(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("dual-net-five"))
+    started, ended = testbed.set_links([Link("net1"), Link("net2", "zk1"), Link("net2", "zk3")], up=False)
+    assert 0 < ended - started < 1_000_000_000
+    assert sum(not state.up for state in testbed.link_states()) == 1 + 6 + 2
+
+
+def test_a_process_runs_on_its_host_and_is_paused_and_killed(make_testbed: Make, tmp_path: Path) -> None:
+    testbed = make_testbed(load_topology("dual-net"))
+    output = tmp_path / "output"
+    process = testbed.spawn("zk2", ["/bin/sh", "-c", "cat /proc/net/fib_trie; exec sleep 100"], ENV, output)
+    wait_for(lambda: "10.77.1.2" in output.read_text() and testbed.state(process) == "S")
+    assert "10.77.2.2" in output.read_text()
+    assert "10.77.1.1" not in output.read_text()
+    testbed.signal(process, signal.SIGSTOP)
+    wait_for(lambda: testbed.state(process) == "T")
+    testbed.signal(process, signal.SIGCONT)
+    wait_for(lambda: testbed.state(process) == "S")
+    assert testbed.exited(process) is None
+    testbed.signal(process, signal.SIGKILL)
+    wait_for(lambda: testbed.exited(process) is not None)
+    end = testbed.exited(process)
+    assert end is not None
+    assert end.code == -signal.SIGKILL
+    assert end.at > process.started
+    testbed.signal(process, signal.SIGKILL)  # an ended process is no error
+
+
+def test_a_channel_connects_a_process_with_its_caller(make_testbed: Make, tmp_path: Path) -> None:
+    testbed = make_testbed(load_topology("single-net"))
+    process = testbed.spawn(
+        "c1", ["/bin/sh", "-c", "read word <&3; echo got $word >&3"], ENV, tmp_path / "o", channel=True
+    )
+    assert process.channel is not None
+    with process.channel as channel:
+        channel.settimeout(5)
+        channel.sendall(b"hello\n")
+        assert channel.recv(100) == b"got hello\n"
+
+
+def test_a_socket_of_this_process_stands_on_a_client_host(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("dual-net"))
+    with testbed.tcp_socket("zk1") as listener, testbed.tcp_socket("c1") as client:
+        listener.bind(("10.77.2.1", 2181))
+        listener.listen()
+        client.settimeout(5)
+        client.connect(("10.77.2.1", 2181))
+        accepted, (address, _port) = listener.accept()
+        with accepted:
+            assert address == "10.77.2.101"
+    with socket.socket() as outside:
+        outside.settimeout(0.2)
+        with pytest.raises(OSError, match="assign requested address"):
+            outside.bind(("10.77.2.1", 0))  # this process itself stands where it stood before
+
+
+def test_what_does_not_exist_is_refused_by_name(make_testbed: Make, tmp_path: Path) -> None:
+    testbed = make_testbed(load_topology("single-net"))
+    with pytest.raises(TestbedError, match="no such host") as caught:
+        testbed.tcp_socket("zk9")
+    assert caught.value.where == "zk9"
+    with pytest.raises(TestbedError, match="no such link"):
+        testbed.set_links([Link("net7")], up=False)
+    with pytest.raises(TestbedError, match="cannot start"):
+        testbed.spawn("zk1", ["/no/such/program"], ENV, tmp_path / "o")
+    assert len(answering(testbed, "net1")) == 12  # and it works on
+
+
+def test_a_testbed_that_is_gone_says_so(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("single-net"))
+    testbed.close()
+    testbed.close()
+    with pytest.raises(TestbedError, match="agent ended"):
+        testbed.link_states()
