@@ -77,7 +77,7 @@ def run(
     interrupted = False
     try:
         with LiveView(_console, request.scenario.duration_s) as view:
-            perform(request, root, view)
+            perform(request, root, view, tell=view.tell)
     except UsageError:
         raise
     except ZkChaosError as problem:

@@ -61,6 +61,11 @@ class LiveView:
                 done = (time.monotonic_ns() - self._start) / 1e9
                 self._progress.update(self._task, completed=min(done, self._duration))
 
+    def tell(self, line: str) -> None:
+        """Show what is being waited for before the run begins."""
+        self._progress.update(self._task, description=line)
+        self._progress.console.print(line, highlight=False, markup=False)
+
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:

@@ -26,6 +26,7 @@ from harness.scenario import Request
 from harness.testbed.client import AgentClient
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.model import Topology
+from harness.zookeeper.class_data import JVM_FLAGS, PROPERTIES, ensure_class_data
 from harness.zookeeper.distribution import Distribution, resolve
 from harness.zookeeper.ensemble import Ensemble
 from harness.zookeeper.java import Java, find_java
@@ -81,10 +82,18 @@ class Software:
         versions = {s.id: s.version or topology.zookeeper.version for s in topology.servers}
         found = {version: resolve(version, progress=tell) for version in sorted(set(versions.values()))}
         self.distributions: dict[int, Distribution] = {i: found[version] for i, version in versions.items()}
+        self._flags = {
+            version: (*JVM_FLAGS, *PROPERTIES, *ensure_class_data(self.java, distribution, progress=tell))
+            for version, distribution in found.items()
+        }
+        self._versions = versions
 
     def launches(self, topology: Topology) -> dict[int, Launch]:
         """The command line of each server."""
-        return {i: Launch(self.java, distribution, topology) for i, distribution in self.distributions.items()}
+        return {
+            i: Launch(self.java, distribution, topology, self._flags[self._versions[i]])
+            for i, distribution in self.distributions.items()
+        }
 
 
 class Run:
@@ -96,6 +105,7 @@ class Run:
         root: the run folder to make.
         observer: sees each event after it was written.
         with_load: start the client processes of the scenario's load at once, while the servers come up.
+        tell: called with a line of text before anything that may take seconds, such as a download.
 
     Raises:
         ZkChaosError: whatever prevents the run; where something was started, it is gone by then.
@@ -109,9 +119,10 @@ class Run:
         observer: Observer | None = None,
         *,
         with_load: bool = True,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.scenario, self.topology = scenario, topology
-        software = Software(topology)
+        software = Software(topology, tell)
         self.folder = _make_folder(root)
         self.folder.write_json(self.folder.scenario_file, scenario)
         self.record = Recorder(self.folder, observer)
@@ -221,19 +232,27 @@ class Run:
             interrupted = isinstance(problem, KeyboardInterrupt)
             reason = "the run was interrupted" if interrupted else f"the run was aborted: {text}"
             self.record(Note(time.monotonic_ns(), reason, broken=True))
-            self.record.phase("aborted", text)
+            self.record.phase("aborted", "interrupted" if interrupted else text)
         self._stack.close()
 
 
-def perform(request: Request, root: Path, observer: Observer | None = None) -> RunFolder:
+def perform(
+    request: Request, root: Path, observer: Observer | None = None, *, tell: Callable[[str], None] | None = None
+) -> RunFolder:
     """Perform a whole scenario into a new run folder.
+
+    Args:
+        request: what to perform.
+        root: the run folder to make.
+        observer: sees each event after it was written.
+        tell: called with a line of text before anything that may take seconds, such as a download.
 
     Raises:
         ZkChaosError: the run could not be made, or was aborted; the folder keeps what was seen.
         KeyboardInterrupt: the same.
     """
     try:
-        with Run(request.scenario, request.topology, root, observer) as run:
+        with Run(request.scenario, request.topology, root, observer, tell=tell) as run:
             run.carry_out(request)
         return run.folder
     except StorageFull:

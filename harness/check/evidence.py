@@ -28,6 +28,7 @@ from harness.history.records import (
     Event,
     FaultEvent,
     FinalRead,
+    Function,
     Invoke,
     Note,
     Operation,
@@ -43,6 +44,9 @@ from harness.zookeeper.txnlog import Txn, read_logs, snapshot_zxids
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
+
+#: The functions that write.
+WRITES = frozenset(function for function in Function if function.is_write)
 
 _CLIENT_RECORDS: msgspec.json.Decoder[ClientRecord] = msgspec.json.Decoder(ClientRecord)
 
@@ -137,13 +141,32 @@ class Evidence:
     def lost_replies(self) -> LostReplies:
         """What became of each write without an answer."""
         complete = self.barrier is not None and not self.damaged("server") and not self.committed.missing
-        return resolve_lost_replies(self.operations, self.committed, complete=complete)
+        return resolve_lost_replies(self.writes, self.committed, complete=complete)
+
+    @cached_property
+    def writes(self) -> tuple[Operation, ...]:
+        """All creates, sets and deletes, in the order of their calls."""
+        return tuple([op for op in self.operations if op.function in WRITES])
 
     @cached_property
     def acknowledged_writes(self) -> tuple[Operation, ...]:
         """The writes that were answered with success."""
         ok = Outcome.OK
-        return tuple(op for op in self.operations if op.outcome is ok and op.function.is_write)
+        return tuple([op for op in self.writes if op.outcome is ok])
+
+    @cached_property
+    def answered_reads(self) -> tuple[Operation, ...]:
+        """The reads that were answered: with a Stat, or with the certainty that there is no such znode."""
+        ok, fail = Outcome.OK, Outcome.FAIL
+        return tuple(
+            [
+                op
+                for op in self.operations
+                if op.function not in WRITES
+                and op.zxid is not None
+                and (op.outcome is ok or (op.outcome is fail and op.error == "NoNode"))
+            ]
+        )
 
     def damaged(self, part: str) -> tuple[Damage, ...]:
         """The damage in `events`, `clients`, or any `server`."""

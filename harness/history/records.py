@@ -5,6 +5,9 @@ Zxids, session ids and xids are plain integers. A run folder holds two kinds of 
 
 * `clients/*.jsonl`: `Invoke`, `Complete`, `SessionEvent`, written by the client processes;
 * `events.jsonl`: everything else, written by the process that performs the run.
+
+Records of which a run has very many say `gc=False`: they cannot be part of a cycle, and the cyclic collector would
+walk all of them again and again (it took more time than all judges together).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Stat(msgspec.Struct, frozen=True, array_like=True):
+class Stat(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """ZooKeeper's Stat (zookeeper.jute), without the wall-clock times. In JSON an array in this order."""
 
     czxid: int
@@ -57,7 +60,7 @@ class Outcome(StrEnum):
     INFO = "info"
 
 
-class Invoke(msgspec.Struct, frozen=True, tag_field="t", tag="invoke", omit_defaults=True):
+class Invoke(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="invoke", omit_defaults=True):
     """An operation is about to be sent. `(process, index)` is its name in the whole run."""
 
     process: str
@@ -71,7 +74,7 @@ class Invoke(msgspec.Struct, frozen=True, tag_field="t", tag="invoke", omit_defa
     version: int | None = None
 
 
-class Complete(msgspec.Struct, frozen=True, tag_field="t", tag="complete", omit_defaults=True):
+class Complete(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="complete", omit_defaults=True):
     """An operation's end. Without one (the process died) the operation is indeterminate."""
 
     process: str
@@ -102,7 +105,7 @@ class SessionState(StrEnum):
     CLOSED = "closed"
 
 
-class SessionEvent(msgspec.Struct, frozen=True, tag_field="t", tag="session", omit_defaults=True):
+class SessionEvent(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="session", omit_defaults=True):
     """A client's session changed its state."""
 
     process: str
@@ -221,7 +224,7 @@ class Note(msgspec.Struct, frozen=True, tag_field="t", tag="note", omit_defaults
 Event = Phase | FaultEvent | ProbeEvent | Sample | ProcessEvent | FinalRead | Barrier | Note
 
 
-class Operation(msgspec.Struct, frozen=True):
+class Operation(msgspec.Struct, frozen=True, gc=False):
     """One call and its return, joined from `Invoke` and `Complete`. What judges work on."""
 
     process: str

@@ -24,13 +24,15 @@ class Line:
     """One series of a chart.
 
     Attributes:
-        key: names its colour and its dash in the style sheet, and its values in the page's script.
+        key: names its values in the page's script.
+        style: names its colour and its dash in the style sheet.
         stroke: the path of its line; empty for a series of columns.
         fill: the path of the area below it; empty for a bare line.
         values: what it is at each bin, for the readout; None where there is nothing.
     """
 
     key: str
+    style: str
     label: str
     stroke: str
     fill: str
@@ -177,7 +179,7 @@ def throughput_chart(data: Throughput, load_end: float) -> Chart:
     for key, values in rates.items():
         heights = [scale.height(v) if v or data.bins.left(i) < load_end else None for i, v in enumerate(values)]
         bars = key in ("failed", "lost")
-        lines.append(Line(key, labels[key], "" if bars else grid.steps(heights), grid.columns(heights), values))
+        lines.append(Line(key, key, labels[key], "" if bars else grid.steps(heights), grid.columns(heights), values))
     return Chart(
         key="throughput",
         title="Throughput",
@@ -202,6 +204,7 @@ def latency_chart(data: Latency) -> Chart:
     lines = tuple(
         Line(
             key=key,
+            style=key,
             label="median" if key == "p50" else key,
             stroke=grid.steps([scale.height(v) for v in values]),
             fill="",
@@ -230,7 +233,9 @@ def connection_charts(rows: dict[int, tuple[int | None, ...]], bins: Bins) -> tu
     charts = []
     for server, row in rows.items():
         heights = [scale.height(v) for v in row]
-        line = Line("connections", "connections", grid.steps(heights), grid.columns(heights), row)
+        line = Line(
+            f"connections-zk{server}", "connections", "connections", grid.steps(heights), grid.columns(heights), row
+        )
         charts.append(
             Chart(
                 key=f"connections-zk{server}",

@@ -63,7 +63,7 @@ class FaultStory:
 
     @property
     def proved(self) -> bool | None:
-        """True if the probes saw it bite and then saw it gone, False if they saw otherwise, None if they cannot tell."""
+        """True if it was seen to bite and then to be gone, False if seen otherwise, None if the probes cannot tell."""
         during, after = (self.probes[s].bites if s in self.probes else None for s in ("during", "after"))
         if during is False or after is True:
             return False

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.history.folder import RunFolder
 from harness.report.words import shorten
 
 #: Most lines of a server, and most characters of a line.
@@ -52,6 +53,15 @@ class ServerLog:
     left_out: int
     warnings: int
     errors: int
+
+
+def server_logs(folder: RunFolder) -> tuple[ServerLog, ...]:
+    """What each server's logs tell; of a server with several files, its main log and one more."""
+    logs: list[ServerLog] = []
+    for server in folder.server_ids():
+        paths = sorted(folder.server(server).logs.glob("*.log"), key=lambda p: (p.name != "server.log", p.name))[:2]
+        logs.extend(read_log(path, server, path.relative_to(folder.root).as_posix()) for path in paths)
+    return tuple(log for log in logs if log.lines)
 
 
 def read_log(path: Path, server: int, relative: str) -> ServerLog:

@@ -71,11 +71,10 @@ def size(number: int) -> str:
     """A file's size: `812 B`, `14 kB`, `3.2 MB`."""
     if number < 1000:
         return f"{number}{THIN}B"
-    value = float(number)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.5:
-            break
+    unit, value = "kB", number / 1e3
+    for larger in ("MB", "GB"):
+        if value >= 999.5:
+            unit, value = larger, value / 1e3
     return f"{value:.1f}{THIN}{unit}" if value < 9.95 else f"{round(value)}{THIN}{unit}"
 
 

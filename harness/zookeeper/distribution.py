@@ -102,9 +102,9 @@ def resolve(spec: str, *, environ: Mapping[str, str] | None = None, progress: Pr
     """
     environ = os.environ if environ is None else environ
     tell: Progress = progress or (lambda _line: None)
-    kind, _, place = spec.strip().partition(":")
+    kind, _, place = spec.partition(":")
     home = environ.get(HOME_VARIABLE, "")
-    if kind == "debian":
+    if spec == "debian":
         return _installed("debian", debian_jars())
     if kind == "directory":
         return _installed("directory", directory_jars(_root(place or home)))

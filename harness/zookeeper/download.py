@@ -87,24 +87,23 @@ def _fetch(url: str, path: Path, next_step: str) -> None:
 def _get(url: str, next_step: str) -> bytes:
     """Fetch one file, trying again where another attempt may help."""
     deadline = time.monotonic() + _DEADLINE_S
-    problem: Exception = TimeoutError("no time left")
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_PAUSE_S)  # a server that has just refused is given a moment; nothing is awaited here
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _get_once(url, deadline)
         except urllib.error.HTTPError as refusal:
-            problem = refusal
-            if refusal.code < 500 and refusal.code != 429:
-                break
+            refusal.close()
+            problem: Exception = refusal
+            reason = f"{refusal.code} {refusal.reason}"
+            hopeless = refusal.code < 500 and refusal.code != 429
         except (OSError, HTTPException) as failure:
             problem = failure
-        if time.monotonic() >= deadline:
+            reason = str(failure.reason if isinstance(failure, urllib.error.URLError) else failure)
+            hopeless = False
+        if hopeless or attempt == _ATTEMPTS or time.monotonic() >= deadline:
             break
-    reason = problem.reason if isinstance(problem, urllib.error.URLError) else problem
-    status = f"{problem.code} " if isinstance(problem, urllib.error.HTTPError) else ""
+        time.sleep(_PAUSE_S)  # a server that has just refused is given a moment; nothing is awaited here
     raise DistributionUnavailable(
-        f"a jar of ZooKeeper could not be fetched: {status}{reason}", where=url, next_step=next_step
+        f"a jar of ZooKeeper could not be fetched: {reason}", where=url, next_step=next_step
     ) from problem
 
 

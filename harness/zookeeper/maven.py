@@ -8,6 +8,7 @@ A file is verified under a scratch name and then renamed, so that the cache neve
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +35,7 @@ _NEXT_STEP = (
 )
 
 _POM = """\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>zkchaos</groupId><artifactId>fetch</artifactId><version>1</version><packaging>pom</packaging>
   <build><plugins><plugin>
@@ -66,24 +67,24 @@ def cached_jars(
         DistributionCorrupt: a jar, cached or fetched, has another SHA-256 than the lock file says.
     """
     wanted = tuple(jars)
-    if _missing(wanted, cache):
-        try:
+    try:
+        if _missing(wanted, cache):
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / "fetch.lock", timeout=_LOCK_TIMEOUT_S):
                 _fetch(_missing(wanted, cache), cache, environ, progress)
-        except Timeout as problem:
-            raise DistributionUnavailable(
-                f"another process has been fetching for {_LOCK_TIMEOUT_S} s",
-                where=str(cache / "fetch.lock"),
-                next_step="end it, then try again",
-            ) from problem
-        except OSError as problem:
-            raise DistributionUnavailable(
-                f"the cache cannot be written: {problem.strerror or problem}",
-                where=str(cache),
-                next_step="free space, or set ZKCHAOS_CACHE to a folder of yours",
-            ) from problem
-    return tuple(_verified(jar, cache / jar.path) for jar in wanted)
+        return tuple(_verified(jar, cache / jar.path) for jar in wanted)
+    except Timeout as problem:
+        raise DistributionUnavailable(
+            f"another process has been fetching for {_LOCK_TIMEOUT_S} s",
+            where=str(cache / "fetch.lock"),
+            next_step="end it, then try again",
+        ) from problem
+    except OSError as problem:
+        raise DistributionUnavailable(
+            f"the cache cannot be read or written: {problem.strerror or problem}",
+            where=str(cache),
+            next_step="free space, or set ZKCHAOS_CACHE to a folder of yours",
+        ) from problem
 
 
 def sha256_of(path: Path) -> str:
@@ -141,7 +142,7 @@ def _from_user(
     absent, refused = [], []
     for jar in jars:
         own = local / jar.path
-        if not own.is_file():
+        if not os.access(own, os.R_OK):
             absent.append(jar)
         elif sha256_of(own) == jar.sha256:
             place = scratch / jar.file_name

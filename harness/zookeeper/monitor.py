@@ -14,6 +14,8 @@ _PERIOD = 0.1
 _TIMEOUT = 0.25
 #: An unchanged server is recorded again after so many seconds, so that silence is not mistaken for death.
 _REPEAT = 1.0
+#: A living server that has not answered for so many seconds counts as down.
+_LATE = 1.0
 
 
 class Monitor:
@@ -23,6 +25,8 @@ class Monitor:
         self._ensemble, self._record = ensemble, record
         self._stopping = threading.Event()
         self._last: dict[int, Sample] = {}
+        #: When each server last answered.
+        self._answered: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="zkchaos-monitor", daemon=True)
 
     def start(self) -> None:
@@ -45,13 +49,24 @@ class Monitor:
             due = max(due + _PERIOD, time.monotonic())
             self._stopping.wait(due - time.monotonic())
 
+    def _role(self, server: int, answered: str, now: int) -> str | None:
+        """The role to record; None while a living process is merely late, as on a busy machine."""
+        if answered != "down":
+            self._answered[server] = now
+            return answered
+        state = self._ensemble.process_state(server)
+        if state == "T":
+            return "paused"
+        late = now - self._answered.get(server, now) < _LATE * 1e9
+        return None if late and state != "X" else "down"
+
     def _take(self) -> None:
         status = self._ensemble.status(timeout=_TIMEOUT)
         now = time.monotonic_ns()
         for server, found in status.items():
-            role = found.role
-            if role == "down" and self._ensemble.process_state(server) == "T":
-                role = "paused"
+            role = self._role(server, found.role, now)
+            if role is None:
+                continue
             # the connection that asks is counted by the server, too
             clients = max(0, found.connections - 1)
             sample = Sample(now, server, role, found.zxid, clients, found.outstanding)

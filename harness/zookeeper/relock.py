@@ -29,7 +29,7 @@ _MVN_TIMEOUT_S = 300
 _LEFT_OUT = re.compile(r"netty-tcnative|netty-transport-native-epoll")
 
 _POM = """\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>zkchaos</groupId><artifactId>relock</artifactId><version>1</version><packaging>pom</packaging>
   <dependencyManagement><dependencies><dependency>

@@ -1,7 +1,7 @@
 """A small ensemble on loopback whose only purpose is to leave a class-data archive behind.
 
-When a JVM ends, it can write an archive of the classes that it has loaded. To be of use to a member of a quorum it has to
-come from one: a standalone server never loads the election. Two members are enough, each with two addresses; the
+When a JVM ends, it can write an archive of the classes that it has loaded. To be of use to a member of a quorum it has
+to come from one: a standalone server never loads the election. Two members are enough, each with two addresses; the
 leader writes it, after a client has had a session.
 """
 
