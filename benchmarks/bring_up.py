@@ -2,11 +2,15 @@
 
     python benchmarks/bring_up.py [--rounds 5] [--topology dual-net]
 
-Each round builds a fresh testbed and ensemble in a fresh run folder. Three figures are printed:
+Each round builds a fresh testbed and ensemble in a fresh run folder. The figures:
 
 * bare JVM: `java -version` with the same flags, the least that any server costs;
-* ensemble: from the call that starts everything (agent, namespaces, NICs, servers) until every server serves;
-* ratio: ensemble / bare JVM, pair by pair, which holds on a machine of another speed.
+* to quorum: from the call that builds everything (namespaces, NICs, configuration, servers) until one server leads and
+  a majority serves. The agent was started ahead, as `zkchaos run` and the pytest plugin do while they load;
+* to all: until every server serves;
+* cold: to quorum, with the start of the agent in it;
+* command: from the start of a `zkchaos run` process to the quorum, Python and its imports included;
+* ratio: to quorum / bare JVM, pair by pair, which holds on a machine of another speed.
 """
 
 from __future__ import annotations
@@ -14,13 +18,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from harness.history.folder import RunFolder
+from harness.history.records import Phase
 from harness.history.scenario import LoadSpec, Scenario
 from harness.run import Run, Software
 from harness.scenario import now_text
+from harness.testbed.client import give_back, take_agent
 from harness.topology.loader import load_topology
 from harness.topology.model import Topology
 from harness.zookeeper.java import JVM_FLAGS, find_java
@@ -34,8 +43,16 @@ def bare_jvm() -> float:
     return time.monotonic() - start
 
 
-def ensemble(topology: Topology, root: Path) -> float:
-    """Seconds until every server of a new ensemble serves."""
+@dataclass(frozen=True)
+class BringUp:
+    """Seconds from the call."""
+
+    to_quorum: float
+    to_all: float
+
+
+def ensemble(topology: Topology, root: Path, *, warm: bool) -> BringUp:
+    """Bring up a new ensemble and take it down again."""
     scenario = Scenario(
         name="bring-up",
         topology=topology.name,
@@ -48,9 +65,24 @@ def ensemble(topology: Topology, root: Path) -> float:
         repeat="python benchmarks/bring_up.py",
         started=now_text(),
     )
+    if warm:
+        agent = take_agent()
+        agent.wait_ready()
+        give_back(agent)
     start = time.monotonic()
-    with Run(scenario, topology, root, with_load=False):
-        return time.monotonic() - start
+    with Run(scenario, topology, root, with_load=False) as run:
+        ready = time.monotonic()
+        return BringUp(run.ensemble.quorum_at - start, ready - start)
+
+
+def command(topology: Topology, runs: Path) -> float:
+    """Seconds from the start of a `zkchaos` process to the quorum that it brings up."""
+    words = ["run", "no-faults", "--topology", topology.name, "--runs", str(runs)]
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "harness.cli", *words], check=True, capture_output=True)
+    events = RunFolder.open(runs / "latest").events()
+    quorum = next(e.at for e in events if isinstance(e, Phase) and e.name == "quorum")
+    return quorum / 1e9 - start
 
 
 def row(name: str, values: list[float], unit: str) -> str:
@@ -67,17 +99,22 @@ def main() -> None:
     arguments = parser.parse_args()
     topology = load_topology(arguments.topology)
     Software(topology, print)  # downloads and the class-data archive, once per machine
-    jvm, whole = [], []
+    jvm, warm, cold, commands = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(arguments.rounds):
             jvm.append(bare_jvm())
-            whole.append(ensemble(topology, Path(scratch) / str(number)))
+            warm.append(ensemble(topology, Path(scratch) / f"warm{number}", warm=True))
+            cold.append(ensemble(topology, Path(scratch) / f"cold{number}", warm=False))
+            commands.append(command(topology, Path(scratch) / f"command{number}"))
     java = find_java()
     print(f"{len(topology.servers)} servers, {len(topology.switches)} networks; Java {java.version_line}")
     print(f"{'':28} {'min':>8} {'median':>8} {'max':>8}")
     print(row("bare JVM", jvm, "s"))
-    print(row("ensemble to quorum", whole, "s"))
-    print(row("ratio", [w / j for w, j in zip(whole, jvm, strict=True)], "x"))
+    print(row("to quorum", [w.to_quorum for w in warm], "s"))
+    print(row("to all", [w.to_all for w in warm], "s"))
+    print(row("cold, to quorum", [c.to_quorum for c in cold], "s"))
+    print(row("command, to quorum", commands, "s"))
+    print(row("ratio to bare JVM", [w.to_quorum / j for w, j in zip(warm, jvm, strict=True)], "x"))
 
 
 if __name__ == "__main__":

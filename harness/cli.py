@@ -52,9 +52,6 @@ def run(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Perform a scenario, judge it, and write its page."""
-    from harness.cli_view import LiveView, show_judgement, show_overall
-    from harness.judge_and_tell import judge_and_tell
-    from harness.run import perform
     from harness.scenario import make_request, new_run_path
     from harness.topology.duration import parse_duration
 
@@ -73,6 +70,14 @@ def run(
         rate=rate,
     )
     root = new_run_path(runs.absolute(), request.scenario)
+
+    from harness.testbed.client import warm_up
+
+    warm_up()  # the agent starts while the rest of the harness is loaded
+    from harness.cli_view import LiveView, show_judgement, show_overall
+    from harness.judge_and_tell import judge_and_tell
+    from harness.run import perform
+
     failure: ZkChaosError | None = None
     interrupted = False
     try:

@@ -44,11 +44,24 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the agent of the first test that needs one, while pytest gets ready."""
+    if not session.config.option.collectonly and any(_uses_zkchaos(item) for item in session.items):
+        from harness.testbed.client import warm_up
+
+        warm_up()
+
+
+def _uses_zkchaos(item: pytest.Item) -> bool:
+    return "zkchaos" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture
 def zkchaos(request: pytest.FixtureRequest) -> Iterator[ChaosTest]:
     """The whole run of a test: `ensemble`, `nemesis` and `load` are parts of it."""
     from harness.errors import EnvironmentLacking
     from harness.scenario import new_run_path
+    from harness.testbed.client import warm_up
     from harness.testing import ChaosTest
 
     topology = _topology(request)
@@ -60,6 +73,7 @@ def zkchaos(request: pytest.FixtureRequest) -> Iterator[ChaosTest]:
         chaos = ChaosTest(scenario, topology, new_run_path(runs, scenario))
     except EnvironmentLacking as lacking:
         _skip_or_fail(lacking)
+    warm_up()  # for the next test
     request.node.stash[_CHAOS] = chaos
     with chaos:
         yield chaos

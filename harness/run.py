@@ -23,7 +23,7 @@ from harness.history.scenario import Environment, Scenario, ServerSoftware
 from harness.load.registers import RegisterLoad, register_paths
 from harness.nemesis.nemesis import Nemesis
 from harness.scenario import Request
-from harness.testbed.client import AgentClient
+from harness.testbed.client import take_agent
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.model import Topology
 from harness.zookeeper.class_data import JVM_FLAGS, PROPERTIES, ensure_class_data
@@ -122,11 +122,18 @@ class Run:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.scenario, self.topology = scenario, topology
-        software = Software(topology, tell)
-        self.folder = _make_folder(root)
-        self.folder.write_json(self.folder.scenario_file, scenario)
-        self.record = Recorder(self.folder, observer)
         self._stack = contextlib.ExitStack()
+        # The agent loads its libraries while the jars are verified; it does nothing before it is asked to.
+        self._agent = take_agent()
+        self._stack.callback(self._agent.close)
+        try:
+            software = Software(topology, tell)
+            self.folder = _make_folder(root)
+            self.folder.write_json(self.folder.scenario_file, scenario)
+            self.record = Recorder(self.folder, observer)
+        except BaseException:
+            self._stack.close()
+            raise
         self._stack.callback(self.record.close)
         try:
             self._build(software, with_load=with_load)
@@ -136,9 +143,7 @@ class Run:
 
     def _build(self, software: Software, *, with_load: bool) -> None:
         self.record.phase("bring-up")
-        agent = AgentClient()
-        self._stack.callback(agent.close)
-        self.testbed = NamespacesTestbed(self.topology, agent)
+        self.testbed = NamespacesTestbed(self.topology, self._agent)
         self.folder.write_json(self.folder.environment_file, describe_machine(software, self.testbed))
         self.ensemble = Ensemble(
             self.testbed, self.topology, self.folder, software.launches(self.topology), self.record

@@ -81,6 +81,7 @@ def make_request(
         version=version,
         multi_address=multi_address,
         recovery_within_s=plan.recovery_within_s,
+        scheduled_faults=len(schedule),
         harness_version=__version__,
     )
     return Request(scenario, topology, replace(plan, load=load), schedule)

@@ -15,11 +15,11 @@ Within an epoch a leader gives out zxids without gaps, refused requests included
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from operator import attrgetter
+from itertools import islice, pairwise
+from operator import attrgetter, lt
 
 from harness.zookeeper.txnlog import Txn
 
@@ -46,27 +46,48 @@ class ServerLog:
     torn: int = 0
 
     @cached_property
-    def by_zxid(self) -> dict[int, Txn]:
-        """Its transactions by zxid; of two with one zxid the first (see `backwards`)."""
-        return {txn.zxid: txn for txn in reversed(self.txns)}
+    def _in_order(self) -> list[Txn]:
+        """Its transactions by ascending zxid; of two with one zxid the one that was written first."""
+        if not self.backwards and not self._repeats:
+            return self.txns
+        first: dict[int, Txn] = {}
+        for txn in self.txns:
+            first.setdefault(txn.zxid, txn)
+        return [first[zxid] for zxid in sorted(first)]
 
     @cached_property
     def zxids(self) -> list[int]:
         """Its zxids, ascending, each once."""
-        return sorted(self.by_zxid)
+        return [txn.zxid for txn in self._in_order]
+
+    def get(self, zxid: int) -> Txn | None:
+        """Its transaction with that zxid, or None."""
+        at = bisect_left(self.zxids, zxid)
+        return self._in_order[at] if at < len(self.zxids) and self.zxids[at] == zxid else None
+
+    def has(self, zxid: int) -> bool:
+        """Whether it has a transaction with that zxid."""
+        return self.get(zxid) is not None
+
+    @cached_property
+    def _repeats(self) -> bool:
+        zxids = [txn.zxid for txn in self.txns]
+        return not all(map(lt, zxids, islice(zxids, 1, None)))
 
     @cached_property
     def backwards(self) -> tuple[Txn, ...]:
         """The transactions logged after one with a higher zxid, unless they merely repeat an earlier one."""
+        if not self._repeats:
+            return ()
         found: list[Txn] = []
         highest = -1
-        seen: set[int] = set()
+        seen: dict[int, bytes] = {}
         for txn in self.txns:
             if txn.zxid > highest:
                 highest = txn.zxid
-            elif txn.zxid not in seen or self.by_zxid[txn.zxid].raw != txn.raw:
+            elif seen.get(txn.zxid) != txn.raw:
                 found.append(txn)
-            seen.add(txn.zxid)
+            seen.setdefault(txn.zxid, txn.raw)
         return tuple(found)
 
     def refutes(self, zxid: int) -> bool:
@@ -133,6 +154,8 @@ class CommittedLog:
     missing: tuple[tuple[int, int], ...]
     #: Whether enough servers' logs were read that a committed transaction cannot hide: a majority.
     enough_logs: bool
+    #: How many transactions are in more than one log.
+    in_several_logs: int
 
     @cached_property
     def by_zxid(self) -> dict[int, Txn]:
@@ -166,29 +189,63 @@ def merge_logs(logs: Mapping[int, ServerLog], voters: frozenset[int], quorum: in
         voters: the ids of the participants; observers log too, but do not make a majority.
         quorum: how many voters are a majority.
     """
-    everything, forks = _union(logs)
-    common = set(everything)
-    for log in logs.values():
-        common &= log.by_zxid.keys()
     voting = [log for server, log in logs.items() if server in voters]
     enough = len(voting) >= quorum
-    odd = everything.keys() - common if enough else set(everything)
-    majority = {z for z in odd if sum(z in log.by_zxid for log in voting) >= quorum}
-    followed = _followed(logs, odd - majority, majority | (common if enough else set()))
+    alike, middle = _trim(logs)
+    everything, forks = _union(middle)
+    common = everything.keys() & set.intersection(*(set(log.zxids) for log in middle.values())) if middle else set()
+    odd = everything.keys() - common
+    if not enough:
+        odd |= {txn.zxid for txn in alike}
+        everything |= {txn.zxid: txn for txn in alike}
+    majority = {zxid for zxid in odd if sum(log.has(zxid) for log in voting) >= quorum}
+    certain = majority | common | {txn.zxid for txn in alike} if odd and enough else majority
+    followed = _followed(logs, odd - majority, certain)
     discarded: dict[int, Txn] = {}
     undecided: dict[int, Txn] = {}
     skipped: list[Skipped] = []
     for zxid in sorted(odd):
-        refuters = [server for server, log in logs.items() if zxid not in log.by_zxid and log.refutes(zxid)]
+        refuters = [server for server, log in logs.items() if not log.has(zxid) and log.refutes(zxid)]
         if zxid in majority or zxid in followed:
-            holder = next(server for server, log in logs.items() if zxid in log.by_zxid)
+            holder = next(server for server, log in logs.items() if log.has(zxid))
             skipped += [Skipped(everything[zxid], server, holder) for server in refuters]
         elif refuters:
             discarded[zxid] = everything[zxid]
         else:
             undecided[zxid] = everything[zxid]
-    txns = sorted((t for z, t in everything.items() if z not in discarded and z not in undecided), key=_zxid)
-    return CommittedLog(txns, discarded, undecided, forks, tuple(skipped), _missing(txns), enough)
+    txns = alike if enough else []
+    if everything:
+        txns = txns + [t for z, t in everything.items() if z not in discarded and z not in undecided]
+        txns.sort(key=_zxid)
+    shared = len(alike) if len(logs) > 1 else 0
+    shared += sum(1 for zxid in everything if sum(log.has(zxid) for log in middle.values()) > 1)
+    return CommittedLog(txns, discarded, undecided, forks, tuple(skipped), _missing(txns), enough, shared)
+
+
+def _trim(logs: Mapping[int, ServerLog]) -> tuple[list[Txn], Mapping[int, ServerLog]]:
+    """What all logs have alike at their begin and end, and the rest of each. Replicas differ in few places."""
+    everyone = [log.txns for log in logs.values()]
+    shortest = min(map(len, everyone), default=0)
+    if any(log.backwards for log in logs.values()):
+        return [], logs
+    head = _alike(shortest, lambda size: [txns[:size] for txns in everyone])
+    tail = _alike(shortest - head, lambda size: [txns[len(txns) - size :] for txns in everyone])
+    alike = everyone[0][:head] + everyone[0][len(everyone[0]) - tail :] if everyone else []
+    rest = {server: ServerLog(log.txns[head : len(log.txns) - tail]) for server, log in logs.items()}
+    return alike, rest
+
+
+def _alike(most: int, cut: Callable[[int], list[list[Txn]]]) -> int:
+    """The greatest size, at most `most`, at which all cuts are equal. Fast, as equal transactions are one object."""
+    low, high = 0, most
+    while low < high:
+        size = (low + high + 1) // 2
+        first, *others = cut(size)
+        if all(first == other for other in others):
+            low = size
+        else:
+            high = size - 1
+    return low
 
 
 def _union(logs: Mapping[int, ServerLog]) -> tuple[dict[int, Txn], tuple[Fork, ...]]:
@@ -196,31 +253,28 @@ def _union(logs: Mapping[int, ServerLog]) -> tuple[dict[int, Txn], tuple[Fork, .
     everything: dict[int, Txn] = {}
     differing: set[int] = set()
     for log in logs.values():
-        if not everything:
-            everything = dict(log.by_zxid)
-            continue
-        for zxid, txn in log.by_zxid.items():
-            known = everything.setdefault(zxid, txn)
-            if known is not txn and known.raw != txn.raw:
+        for zxid in log.zxids:
+            txn = log.get(zxid)
+            if txn is not None and everything.setdefault(zxid, txn).raw != txn.raw:
                 differing.add(zxid)
     forks: list[Fork] = []
     for zxid in sorted(differing):
-        holders = [(server, log.by_zxid[zxid]) for server, log in logs.items() if zxid in log.by_zxid]
-        copies = [txn.raw for _server, txn in holders]
-        server, txn = max(holders, key=lambda holder: copies.count(holder[1].raw))
+        holders = [(server, txn) for server, log in logs.items() if (txn := log.get(zxid)) is not None]
+        contents = [txn.raw for _server, txn in holders]
+        server, txn = max(holders, key=lambda holder: contents.count(holder[1].raw))
         everything[zxid] = txn
         forks += [Fork(zxid, server, txn, other, odd) for other, odd in holders if odd.raw != txn.raw]
     return everything, tuple(forks)
 
 
-def _followed(logs: Mapping[int, ServerLog], wanted: set[int], majority: set[int]) -> set[int]:
-    """Those of `wanted` from which some log goes on, without a break, to one that a majority has."""
+def _followed(logs: Mapping[int, ServerLog], wanted: set[int], certain: set[int]) -> set[int]:
+    """Those of `wanted` from which some log goes on, without a break, to one that is `certain`."""
     found: set[int] = set()
-    if not wanted or not majority:
+    anchors = sorted(certain) if wanted else []
+    if not anchors:
         return found
-    anchors = sorted(majority)
     for log in logs.values():
-        if not wanted & log.by_zxid.keys():
+        if not any(map(log.has, wanted)):
             continue
         for first, last in log.unbroken():
             anchor = anchors[bisect_right(anchors, last) - 1] if anchors[0] <= last else -1
@@ -233,15 +287,14 @@ def _missing(txns: list[Txn]) -> tuple[tuple[int, int], ...]:
     if not txns:
         return ()
     missing: list[tuple[int, int]] = []
-    first = txns[0].zxid
-    if counter(first) > 1:
-        missing.append(((epoch(first) << 32) + 1, first - 1))
-    for one, other in pairwise(txns):
-        step = other.zxid - one.zxid
-        if step == 1:
+    zxids = [txn.zxid for txn in txns]
+    if counter(zxids[0]) > 1:
+        missing.append(((epoch(zxids[0]) << 32) + 1, zxids[0] - 1))
+    for one, other in pairwise(zxids):
+        if other - one == 1:
             continue
-        if epoch(one.zxid) == epoch(other.zxid):
-            missing.append((one.zxid + 1, other.zxid - 1))
-        elif counter(other.zxid) > 1:
-            missing.append(((epoch(other.zxid) << 32) + 1, other.zxid - 1))
+        if epoch(one) == epoch(other):
+            missing.append((one + 1, other - 1))
+        elif counter(other) > 1:
+            missing.append(((epoch(other) << 32) + 1, other - 1))
     return tuple(missing)

@@ -90,7 +90,7 @@ def _lost(op: Operation, evidence: Evidence, words: Words) -> Problem | str:
         return "its answer carried no zxid"
     said = words.operation(op)
     if zxid in committed.discarded:
-        holders = [server for server, log in evidence.logs.items() if zxid in log.by_zxid]
+        holders = [server for server, log in evidence.logs.items() if log.has(zxid)]
         return Problem(
             f"{op.name} was acknowledged and then overwritten: only server {holders[0]} still has it in its log.",
             (said, words.txn(committed.discarded[zxid], f"server {holders[0]}'s log"), *_passed_over(zxid, evidence)),
@@ -112,7 +112,7 @@ def _lost(op: Operation, evidence: Evidence, words: Words) -> Problem | str:
 
 def _passed_over(zxid: int, evidence: Evidence) -> tuple[Witness, ...]:
     """The servers whose log goes on beyond a zxid without it, at most two."""
-    refuters = [s for s, log in evidence.logs.items() if zxid not in log.by_zxid and log.refutes(zxid)]
+    refuters = [s for s, log in evidence.logs.items() if not log.has(zxid) and log.refutes(zxid)]
     return tuple(Witness(text=_around(server, zxid, evidence)) for server in refuters[:2])
 
 

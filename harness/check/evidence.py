@@ -6,9 +6,7 @@ in `Evidence.damage`, and judges answer `unknown` where it matters.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from harness.check.collector import no_collection
 from harness.check.committed import CommittedLog, ServerLog, merge_logs
 from harness.check.lost_replies import LostReplies, resolve_lost_replies
 from harness.check.replay import Replay, replay
@@ -40,7 +39,7 @@ from harness.history.records import (
 from harness.history.scenario import Scenario
 from harness.topology.loader import parse_topology, with_overrides
 from harness.topology.model import Topology
-from harness.zookeeper.txnlog import Txn, read_logs, snapshot_zxids
+from harness.zookeeper.txnlog import Replicas, read_logs, snapshot_zxids
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
@@ -185,7 +184,7 @@ def load_evidence(folder: RunFolder) -> Evidence:
     """
     scenario = folder.scenario()
     damage: list[Damage] = []
-    with _no_collection():
+    with no_collection():
         operations, sessions = _client_history(folder, damage)
         events = _attempt("events", folder.events, damage) or []
         logs = _server_logs(folder, damage)
@@ -208,18 +207,6 @@ def _at(event: Event | SessionEvent) -> int:
 
 def _call(operation: Operation) -> int:
     return operation.call
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the cyclic collector away: records have no cycles, and it would walk all of them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _attempt(part: str, read: Callable[[], R], damage: list[Damage]) -> R | None:
@@ -294,11 +281,11 @@ def join_records(records: list[ClientRecord], operations: list[Operation], sessi
 
 
 def _server_logs(folder: RunFolder, damage: list[Damage]) -> dict[int, ServerLog]:
-    known: dict[bytes, Txn] = {}
+    replicas = Replicas()
     logs: dict[int, ServerLog] = {}
     for server in folder.server_ids():
         place = folder.server(server)
-        log = _attempt(f"server {server}", partial(read_logs, place.txnlog, known), damage)
+        log = _attempt(f"server {server}", partial(read_logs, place.txnlog, replicas), damage)
         snapshots = _attempt(f"server {server}", partial(snapshot_zxids, place.snapshot), damage)
         if log is not None and log.files:
             logs[server] = ServerLog(log.txns, snapshots or (), torn=len(log.torn))

@@ -27,8 +27,7 @@ def check(evidence: Evidence) -> Verdict:
     """Judge. Never `violated`: what is not proved is not known, and is told as `broken` besides."""
     faults = first_steps(evidence)
     doubts = [sentence for fault in faults for sentence in unproved(fault, evidence)]
-    if not faults and evidence.scenario.plan:
-        doubts.append("The plan's faults were never injected.")
+    doubts += never_injected(evidence)
     doubts += [f"Not all events can be read: {damage.text}." for damage in evidence.damaged("events")]
     proved = sum(1 for fault in faults if not unproved(fault, evidence))
     kept = f"{count(proved, 'fault')} bit and went, each by its own probe." if faults else "No fault was asked for."
@@ -41,6 +40,14 @@ def first_steps(evidence: Evidence) -> tuple[FaultEvent, ...]:
     for event in evidence.faults:
         first.setdefault(event.id, event)
     return tuple(first[id_] for id_ in sorted(first))
+
+
+def never_injected(evidence: Evidence) -> list[str]:
+    """One sentence if the schedule has more faults than were begun, else none."""
+    scheduled, begun = evidence.scenario.scheduled_faults or 0, len(first_steps(evidence))
+    if begun >= scheduled:
+        return []
+    return [f"{scheduled - begun} of the plan's {count(scheduled, 'fault')} were never injected."]
 
 
 def unproved(fault: FaultEvent, evidence: Evidence) -> list[str]:
@@ -67,8 +74,7 @@ def broken(evidence: Evidence) -> tuple[str, ...]:
             sentences.append(f"Fault {event.id} ({event.fault} {event.target}) failed{detail}.")
     for fault in first_steps(evidence):
         sentences += unproved(fault, evidence)
-    if evidence.scenario.plan and not evidence.faults:
-        sentences.append("The plan's faults were never injected.")
+    sentences += never_injected(evidence)
     sentences += [note.text for note in evidence.notes if note.broken]
     aborted = next((phase for phase in evidence.phases if phase.name == "aborted"), None)
     if aborted is not None:

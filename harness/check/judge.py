@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import harness
 from harness.check import agreement, durability, faults_proved, linearizable_writes, recovery, session_order
+from harness.check.collector import no_collection
 from harness.check.evidence import Evidence
 from harness.check.verdict import Judgement, Verdict, combine
 
@@ -22,7 +23,8 @@ JUDGES: tuple[Callable[[Evidence], Verdict], ...] = (
 
 def judge(evidence: Evidence) -> Judgement:
     """Judge a run. Damaged or missing evidence makes a verdict `unknown`; it is never an error."""
-    verdicts = tuple(check(evidence) for check in JUDGES)
+    with no_collection():
+        verdicts = tuple(check(evidence) for check in JUDGES)
     broken = faults_proved.broken(evidence)
     return Judgement(
         overall=combine(verdicts, broken),

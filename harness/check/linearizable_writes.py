@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from harness.check.evidence import Evidence
 from harness.check.guarantee import Guarantee, Problem, count
 from harness.check.lost_replies import matches
-from harness.check.replay import Replay, State
+from harness.check.replay import Chain, Replay, State
 from harness.check.verdict import Figure, Verdict
 from harness.check.words import Words, zx
 from harness.history.records import Function, Operation, Outcome, Stat
@@ -29,8 +29,10 @@ GUARANTEE = Guarantee(
     ("NR-09", "SE-01"),
 )
 
-#: What a refused write of the workload may be told; each is decided by the state of its znode alone.
-_DECIDABLE = frozenset({"NoNode", "NodeExists", "BadVersion"})
+#: Later than every moment, and above every zxid.
+_NEVER = 1 << 64
+
+_zxid = attrgetter("zxid")
 
 
 def check(evidence: Evidence) -> Verdict:
@@ -45,7 +47,7 @@ def check(evidence: Evidence) -> Verdict:
         *_applied_twice(evidence, words),
         *_log_explains(evidence, words),
     ]
-    unmatched = sum(1 for zxid, op in answered if op.zxid is not None and zxid not in evidence.committed.by_zxid)
+    unmatched = sum(1 for op in answered if op.zxid not in evidence.committed.by_zxid)
     figures = (
         Figure("acknowledged writes", len(acknowledged), ""),
         Figure("refused writes", len(answered) - len(acknowledged), ""),
@@ -90,47 +92,46 @@ def logs_lacking(evidence: Evidence) -> str:
     )
 
 
-def _answered(evidence: Evidence) -> list[tuple[int, Operation]]:
+def _answered(evidence: Evidence) -> list[Operation]:
     """All writes that were answered with a zxid, by zxid."""
     info = Outcome.INFO
-    answered = [
-        (op.zxid, op)
-        for op in evidence.operations
-        if op.zxid is not None and op.outcome is not info and op.function.is_write
-    ]
-    answered.sort(key=itemgetter(0))
+    answered = [op for op in evidence.writes if op.zxid is not None and op.outcome is not info]
+    answered.sort(key=_zxid)
     return answered
 
 
-def _real_time(answered: list[tuple[int, Operation]], evidence: Evidence, words: Words) -> Iterator[Problem]:
+def _real_time(answered: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The sweep. Lost writes that happened have a call, but no return."""
-    everything = answered
+    everything = [(op.zxid or 0, op.call, op.returned or 0, op) for op in answered]
     if evidence.lost_replies.happened:
-        everything = answered + [(txn.zxid, op) for op, txn in evidence.lost_replies.happened]
+        everything += [(txn.zxid, op.call, _NEVER, op) for op, txn in evidence.lost_replies.happened]
         everything.sort(key=itemgetter(0))
     latest_call, latest = -1, None
     previous_zxid, previous = -1, None
-    for zxid, op in everything:
+    for zxid, call, returned, op in everything:
         if zxid == previous_zxid and previous is not None:
             yield Problem(
                 f"Two writes were given the same zxid {zx(zxid)}.", (words.operation(previous), words.operation(op))
             )
-        if op.outcome is not Outcome.INFO and op.returned is not None and op.returned < latest_call and latest:
+        if returned < latest_call and latest is not None:
             yield Problem(
                 f"{op.name} returned before {latest.name} was called, and yet is ordered after it.",
                 (words.operation(op), words.operation(latest)),
             )
-        if op.call > latest_call:
-            latest_call, latest = op.call, op
+        if call > latest_call:
+            latest_call, latest = call, op
         previous_zxid, previous = zxid, op
 
 
-def _log_agrees(answered: list[tuple[int, Operation]], evidence: Evidence, words: Words) -> Iterator[Problem]:
+def _log_agrees(answered: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:
     """Each answer against the record in the logs under its zxid, and against the replayed history."""
-    by_zxid, replayed = evidence.committed.by_zxid, evidence.replay
+    by_zxid, chains = evidence.committed.by_zxid, evidence.replay.chains
     doubtful = evidence.committed.doubtful_from
+    certain_below = _NEVER if doubtful is None else doubtful
+    ok, error, nothing = Outcome.OK, TxnKind.ERROR, Chain()
     unmatched: list[Operation] = []
-    for zxid, op in answered:
+    for op in answered:
+        zxid = op.zxid or 0
         txn = by_zxid.get(zxid)
         if txn is None:
             unmatched.append(op)
@@ -139,21 +140,17 @@ def _log_agrees(answered: list[tuple[int, Operation]], evidence: Evidence, words
                 f"{op.name} was told zxid {zx(zxid)}, under which the servers logged another request.",
                 (words.operation(op), words.txn(txn)),
             )
-        elif op.outcome is Outcome.OK:
-            if not matches(op, txn):
-                yield Problem(
-                    f"{op.name} was acknowledged, and the servers logged something else for it.",
-                    (words.operation(op), words.txn(txn)),
-                )
-            elif (doubtful is None or zxid < doubtful) and (wrong := _wrong_success(op, zxid, txn, replayed)):
-                yield _contradicted(op, zxid, wrong, replayed, words)
-        elif txn.kind is not TxnKind.ERROR or txn.error_name != op.error:
+        elif not matches(op, txn) if op.outcome is ok else (txn.kind is not error or txn.error_name != op.error):
+            told = "acknowledged" if op.outcome is ok else f"refused with {op.error}"
             yield Problem(
-                f"{op.name} was refused with {op.error}, and the servers logged something else for it.",
+                f"{op.name} was {told}, and the servers logged something else for it.",
                 (words.operation(op), words.txn(txn)),
             )
-        elif (doubtful is None or zxid < doubtful) and (wrong := _wrong_error(op, zxid, replayed)):
-            yield _contradicted(op, zxid, wrong, replayed, words)
+        elif zxid < certain_below:
+            chain = chains.get(op.path, nothing)
+            wrong = _wrong_success(op, zxid, txn, chain) if op.outcome is ok else _wrong_error(op, zxid, chain)
+            if wrong is not None:
+                yield _contradicted(op, zxid, wrong, evidence.replay, words)
     yield from _logged_elsewhere(unmatched, evidence, words)
 
 
@@ -162,14 +159,14 @@ def _contradicted(op: Operation, zxid: int, wrong: str, replayed: Replay, words:
     return Problem(f"{op.name} {wrong}.", (words.operation(op), words.state(op.path, zxid - 1, before)))
 
 
-def _wrong_success(op: Operation, zxid: int, txn: Txn, replayed: Replay) -> str | None:
-    """What is wrong with a success, or None. `txn` is its record."""
+def _wrong_success(op: Operation, zxid: int, txn: Txn, chain: Chain) -> str | None:
+    """What is wrong with a success, or None. `txn` is its record, and `chain` its znode's versions."""
     if op.function is Function.DELETE:
-        return _wrong_delete(op, replayed.at(op.path, zxid - 1))
+        return _wrong_delete(op, chain.at(zxid - 1))
     stat, expected, version = op.stat, op.expected_version, txn.version or 0
     if expected is not None and expected not in (-1, version - 1):
         return f"insisted on version {expected} and made version {version}"
-    return None if stat is None else _wrong_stat(stat, zxid, version, replayed.at(op.path, zxid))
+    return None if stat is None else _wrong_stat(stat, zxid, version, chain.at(zxid))
 
 
 def _wrong_stat(stat: Stat, zxid: int, version: int, after: State | None) -> str | None:
@@ -189,20 +186,16 @@ def _wrong_delete(op: Operation, before: State | None) -> str | None:
     return f"insisted on version {expected} and deleted version {before.version}"
 
 
-def _wrong_error(op: Operation, zxid: int, replayed: Replay) -> str | None:
+def _wrong_error(op: Operation, zxid: int, chain: Chain) -> str | None:
     """What is wrong with a refusal, or None."""
-    if op.error not in _DECIDABLE:
-        return None
-    before = replayed.at(op.path, zxid - 1)
-    exists = before is not None
-    if op.error == "NodeExists":
-        return None if exists else "was refused with NodeExists, and the znode did not exist"
-    if op.error == "NoNode":
+    before, error = chain.at(zxid - 1), op.error
+    if error == "NodeExists":
+        return None if before is not None else "was refused with NodeExists, and the znode did not exist"
+    if error == "NoNode":
         # A create is refused with NoNode for want of its parent, which is another znode's story.
-        return (
-            "was refused with NoNode, and the znode existed" if exists and op.function is not Function.CREATE else None
-        )
-    return _wrong_bad_version(op, before)
+        wrong = before is not None and op.function is not Function.CREATE
+        return "was refused with NoNode, and the znode existed" if wrong else None
+    return _wrong_bad_version(op, before) if error == "BadVersion" else None
 
 
 def _wrong_bad_version(op: Operation, before: State | None) -> str | None:
@@ -222,7 +215,7 @@ def _logged_elsewhere(unmatched: list[Operation], evidence: Evidence, words: Wor
     wanted = {(op.session, op.cxid): op for op in unmatched}
     for txn in evidence.committed.txns:
         op = wanted.get((txn.session, txn.cxid))
-        if op is None or op.function.is_write is False:
+        if op is None:
             continue
         if matches(op, txn) if op.outcome is Outcome.OK else txn.error_name == op.error:
             yield Problem(
@@ -233,7 +226,7 @@ def _logged_elsewhere(unmatched: list[Operation], evidence: Evidence, words: Wor
 
 def _applied_twice(evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The same request, or the same value of a client, twice in the history."""
-    sessions = {op.session for op in evidence.operations if op.cxid is not None}
+    sessions = {op.session for op in evidence.writes if op.cxid is not None}
     by_data: dict[bytes, Txn] = {}
     by_request: dict[tuple[int, int], Txn] = {}
     written: set[bytes] | None = None
@@ -245,7 +238,7 @@ def _applied_twice(evidence: Evidence, words: Words) -> Iterator[Problem]:
             first = by_data.setdefault(txn.data or b"", txn)
             if first is not txn and first.path == txn.path:
                 if written is None:
-                    written = {op.written.encode() for op in evidence.operations if op.written is not None}
+                    written = {op.written.encode() for op in evidence.writes if op.written is not None}
                 if txn.data in written:
                     yield _twice(first, txn, words)
         elif kind in DELETES:

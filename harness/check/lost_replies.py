@@ -43,16 +43,17 @@ def matches(operation: Operation, txn: Txn) -> bool:
     return (txn.data or b"") == (operation.written or "").encode()
 
 
-def resolve_lost_replies(operations: Iterable[Operation], committed: CommittedLog, *, complete: bool) -> LostReplies:
+def resolve_lost_replies(writes: Iterable[Operation], committed: CommittedLog, *, complete: bool) -> LostReplies:
     """Resolve every indeterminate write.
 
     Args:
-        operations: the history.
+        writes: all writes of the history.
         committed: the merged logs.
         complete: whether every committed transaction is certainly in some log (there is a barrier, and no log is
             damaged), so that what no log has did not happen.
     """
-    lost = [op for op in operations if op.outcome is Outcome.INFO and op.function.is_write]
+    info = Outcome.INFO
+    lost = [op for op in writes if op.outcome is info]
     index = _Index(lost, committed) if lost else None
     happened: list[tuple[Operation, Txn]] = []
     not_happened: list[Operation] = []
@@ -75,13 +76,14 @@ class _Index:
 
     def __init__(self, lost: list[Operation], committed: CommittedLog) -> None:
         self._committed = committed
-        sessions = {op.session for op in lost if op.cxid is not None}
+        requests = {(op.session, op.cxid) for op in lost if op.cxid is not None}
+        cxids = {cxid for _session, cxid in requests}
         values = {op.written.encode() for op in lost if op.cxid is None and op.written is not None}
         self._by_request: dict[tuple[int, int], list[Txn]] = {}
         self._by_data: dict[bytes, list[Txn]] = {}
         for txns in (committed.txns, committed.undecided.values(), committed.discarded.values()):
             for txn in txns:
-                if txn.session in sessions:
+                if txn.cxid in cxids and (txn.session, txn.cxid) in requests:
                     self._by_request.setdefault((txn.session, txn.cxid), []).append(txn)
                 if values and txn.data in values and txn.data is not None:
                     self._by_data.setdefault(txn.data, []).append(txn)

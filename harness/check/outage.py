@@ -45,33 +45,40 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
 
 
 #: A client wanted a write: until when, from when, and the answered operation, if there was an answer.
-_Attempt = tuple[int, int, Operation | None]
+Attempt = tuple[int, int, Operation | None]
 
 
-def is_answer(op: Operation) -> bool:
-    """Whether a write was answered by the quorum: acknowledged, or refused with a zxid of its own."""
-    return op.outcome is Outcome.OK or (op.outcome is Outcome.FAIL and op.zxid is not None)
-
-
-def waits(writes: Sequence[Operation], sessions: Iterable[SessionEvent]) -> list[Wait]:
-    """The waits between consecutive answers, in the order of time.
+def attempts_of(writes: Sequence[Operation], sessions: Iterable[SessionEvent]) -> list[Attempt]:
+    """When one client wanted a write done, in the order of the ends.
 
     Args:
-        writes: those of one client, or of all, in the order of their calls.
-        sessions: the changes of the same clients' sessions; a lost connection counts as an attempt.
+        writes: the client's writes, in the order of their calls.
+        sessions: the changes of its session; a lost connection counts as an attempt.
     """
-    attempts: list[_Attempt] = []
+    attempts: list[Attempt] = []
+    ok, fail = Outcome.OK, Outcome.FAIL
     answered: int | None = None
     for op in reversed(writes):
-        if op.returned is not None and is_answer(op):
-            attempts.append((op.returned, op.call, op))
-            answered = op.returned if answered is None else min(answered, op.returned)
+        until, outcome = op.returned, op.outcome
+        if until is not None and (outcome is ok or (outcome is fail and op.zxid is not None)):
+            attempts.append((until, op.call, op))
+            if answered is None or until < answered:
+                answered = until
         else:
             # Nobody waits any longer for a lost write once a later one is answered.
-            given_up = op.returned if op.returned is not None else op.call
+            given_up = until if until is not None else op.call
             attempts.append((given_up if answered is None else min(given_up, answered), op.call, None))
     attempts += [(event.at, event.at, None) for event in sessions if event.state is SessionState.SUSPENDED]
     attempts.sort(key=itemgetter(0))
+    return attempts
+
+
+def waits(attempts: Sequence[Attempt]) -> list[Wait]:
+    """The waits between consecutive answers, in the order of time.
+
+    Args:
+        attempts: of one client or of several, in the order of their ends.
+    """
     found: list[Wait] = []
     # Backwards, so that the earliest call of all attempts that end later is known at each answer.
     earliest: int | None = None
@@ -80,7 +87,7 @@ def waits(writes: Sequence[Operation], sessions: Iterable[SessionEvent]) -> list
     for until, call, answer in reversed(attempts):
         if answer is not None:
             if earliest is not None:
-                found.append(Wait(max(until, earliest), end, answer, after))
+                found.append(Wait(until if until > earliest else earliest, end, answer, after))
             end, after = until, answer
         if earliest is None or call < earliest:
             earliest = call
@@ -109,7 +116,7 @@ def disturbances(found: list[Wait], threshold: int, now: int) -> list[Wait]:
     """
     merged: list[Wait] = []
     for wait in found:
-        if wait.length(now) < threshold:
+        if (now if wait.end is None else wait.end) - wait.start < threshold:
             continue
         last = merged[-1] if merged else None
         if last is not None and last.end is not None and wait.start - last.end < CALM:

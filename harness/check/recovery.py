@@ -14,17 +14,19 @@ count. Without a budget nothing is promised but that the clients are served agai
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 
 import msgspec
 
 from harness.check.evidence import Evidence
-from harness.check.faults_proved import first_steps
+from harness.check.faults_proved import first_steps, never_injected
 from harness.check.guarantee import Guarantee, Problem, count
-from harness.check.outage import SECOND, Wait, disturbances, stall_threshold, waits
+from harness.check.outage import SECOND, Wait, attempts_of, disturbances, stall_threshold, waits
 from harness.check.prediction import NETWORK_FAULTS, sentence
 from harness.check.verdict import Figure, Verdict, Witness
 from harness.check.words import Words
@@ -115,8 +117,7 @@ def check(evidence: Evidence) -> Verdict:
     if found and not evidence.acknowledged_writes:
         doubts.append("No write was acknowledged, so no recovery can be seen.")
         found = ()
-    if not found and evidence.scenario.plan and evidence.acknowledged_writes:
-        doubts.append("The plan's faults were never injected.")
+    doubts += never_injected(evidence)
     for recovery in found:
         problems += _over_budget(recovery, budget, evidence, words)
         doubts += _unclear(recovery, budget, words)
@@ -133,17 +134,17 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     faults.sort(key=lambda event: event.at)
     if not faults:
         return ()
-    writes = [op for op in evidence.operations if op.function.is_write]
+    writes = evidence.writes
     load_end = evidence.phase_at("quiesce") or max((op.call for op in writes), default=faults[-1].at)
     timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
-    by_process = _by_process(writes, evidence.sessions)
-    all_waits = {name: waits(*history) for name, history in by_process.items()}
+    attempts = {name: attempts_of(*mine) for name, mine in _by_process(writes, evidence.sessions).items()}
+    all_waits = {name: waits(mine) for name, mine in attempts.items()}
     threshold = stall_threshold(
         [w for found in all_waits.values() for w in found if w.before and (w.end or load_end) <= faults[0].at]
     )
     for name, found in all_waits.items():
         timeline.add_client(name, disturbances(found, threshold, load_end), threshold)
-    timeline.add_service(waits(writes, evidence.sessions), threshold)
+    timeline.add_service(waits(sorted(chain.from_iterable(attempts.values()), key=itemgetter(0))), threshold)
     first_answers = [min((w.end for w in found if w.end is not None), default=load_end) for found in all_waits.values()]
     return tuple(map(partial(timeline.recovery, writes=writes, first_answers=first_answers), range(len(faults))))
 
@@ -191,17 +192,17 @@ class _Timeline:
                 here[process] = candidate
 
     def add_service(self, found: list[Wait], tolerance: int) -> None:
-        for wait in found:
-            place = self._place(wait.start, tolerance)
-            if place < 0 or wait.start >= self._load_end:
-                continue
-            # An outage does not begin before its fault, even where a request was already on its way.
-            clipped = Wait(max(wait.start, self._injections[place]), wait.end, wait.before, wait.after)
-            known = self._outages[place]
-            if known is None or clipped.length(self._load_end) > known.length(self._load_end):
-                self._outages[place] = clipped
+        """Waits of all clients together, in the order of time."""
+        starts = [wait.start for wait in found]
+        for place, injected in enumerate(self._injections):
+            end = self._injections[place + 1] - tolerance if place + 1 < len(self._injections) else self._load_end
+            here = found[bisect_left(starts, injected - tolerance) : bisect_left(starts, end)]
+            if here:
+                # An outage does not begin before its fault, even where a request was already on its way.
+                w = max(here, key=lambda wait: (wait.end or self._load_end) - max(wait.start, injected))
+                self._outages[place] = Wait(max(w.start, injected), w.end, w.before, w.after)
 
-    def recovery(self, place: int, *, writes: list[Operation], first_answers: list[int]) -> FaultRecovery:
+    def recovery(self, place: int, *, writes: Sequence[Operation], first_answers: list[int]) -> FaultRecovery:
         fault = self._faults[place]
         end = self._injections[place + 1] if place + 1 < len(self._faults) else max(self._load_end, fault.at)
         return FaultRecovery(

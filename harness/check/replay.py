@@ -78,8 +78,10 @@ class Replay:
 def replay(txns: Iterable[Txn]) -> Replay:
     """Replay transactions in the order given, from an empty tree."""
     replayer = _Replayer()
+    error = TxnKind.ERROR
     for txn in txns:
-        replayer.apply(txn)
+        if txn.kind is not error:
+            replayer.apply(txn)
     return Replay(replayer.chains, tuple(replayer.contradictions))
 
 

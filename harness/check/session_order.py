@@ -15,15 +15,15 @@ through a quorum (ZOOKEEPER-1675, ZOOKEEPER-2136). So stale reads are counted, a
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
-from harness.check.evidence import Evidence
+from harness.check.evidence import WRITES, Evidence
 from harness.check.guarantee import Guarantee, Problem, count
 from harness.check.linearizable_writes import logs_lacking
-from harness.check.replay import State
+from harness.check.replay import Chain
 from harness.check.verdict import Figure, Verdict, Witness
 from harness.check.words import Words, zx
 from harness.history.records import Function, Operation, Outcome
@@ -40,18 +40,10 @@ _cxid = attrgetter("cxid")
 def check(evidence: Evidence) -> Verdict:
     """Judge."""
     words = Words(evidence.start)
-    reads = [op for op in evidence.operations if op.zxid is not None and not op.function.is_write and answered(op)]
-    problems = list(_order(evidence, words))
-    unjudged = 0
-    for op in reads:
-        verdict = _wrong_read(op, evidence, words)
-        if verdict is None:
-            continue
-        if isinstance(verdict, Problem):
-            problems.append(verdict)
-        else:
-            unjudged += 1
-    stale, synced, lag = _staleness(evidence, reads)
+    reads = evidence.answered_reads
+    wrong, unjudged = _wrong_reads(evidence)
+    problems = [*_order(evidence, words), *(_wrong_read(op, evidence, words) for op in wrong)]
+    stale, synced, lag = _staleness(evidence)
     figures = (
         Figure("reads checked", len(reads) - unjudged, ""),
         Figure("reads that lagged behind another session", lag, ""),
@@ -65,17 +57,12 @@ def check(evidence: Evidence) -> Verdict:
             "which does not go through a quorum (ZOOKEEPER-1675, ZOOKEEPER-2136), and no violation.",
         )
     kept = f"{count(len(reads), 'read')} saw true snapshots, in order, and each session its own writes."
-    return GUARANTEE.judged(problems, _doubts(evidence, reads, unjudged), kept, figures, notes)
+    return GUARANTEE.judged(problems, _doubts(evidence, unjudged), kept, figures, notes)
 
 
-def answered(op: Operation) -> bool:
-    """Whether a read was answered: with a Stat, or with the certainty that its znode does not exist."""
-    return op.outcome is Outcome.OK or (op.outcome is Outcome.FAIL and op.error == "NoNode")
-
-
-def _doubts(evidence: Evidence, reads: list[Operation], unjudged: int) -> list[str]:
+def _doubts(evidence: Evidence, unjudged: int) -> list[str]:
     doubts = [f"Not all operations can be read: {damage.text}." for damage in evidence.damaged("clients")]
-    if not evidence.acknowledged_writes or not reads:
+    if not evidence.acknowledged_writes or not evidence.answered_reads:
         missing = "write was acknowledged" if not evidence.acknowledged_writes else "read was answered"
         doubts.append(f"No {missing}, so there is no order to judge.")
     elif not evidence.committed.enough_logs:
@@ -86,36 +73,43 @@ def _doubts(evidence: Evidence, reads: list[Operation], unjudged: int) -> list[s
 
 
 def _order(evidence: Evidence, words: Words) -> Iterator[Problem]:
-    sessions: dict[int, list[tuple[int, int, Operation]]] = {}
-    info, ok = Outcome.INFO, Outcome.OK
-    for op in evidence.operations:
-        if op.cxid is not None and op.zxid is not None and op.outcome is not info and (op.outcome is ok or op.error):
-            sessions.setdefault(op.session, []).append((op.cxid, op.zxid, op))
+    sessions: dict[int, list[Operation]] = {}
+    info = Outcome.INFO
+    for op in [op for op in evidence.operations if op.zxid is not None and op.outcome is not info]:
+        if op.session in sessions:
+            sessions[op.session].append(op)
+        else:
+            sessions[op.session] = [op]
+    lost: dict[str, int] = {}
     for op, txn in evidence.lost_replies.happened:
         if op.cxid is not None:
-            sessions.setdefault(op.session, []).append((op.cxid, txn.zxid, op))
-    for replies in sessions.values():
-        replies.sort(key=itemgetter(0))
-        yield from _session(replies, words)
+            sessions.setdefault(op.session, []).append(op)
+            lost[op.name] = txn.zxid
+    for operations in sessions.values():
+        numbered = [op for op in operations if op.cxid is not None]
+        numbered.sort(key=_cxid)
+        yield from _session(numbered, lost, words)
 
 
-def _session(replies: list[tuple[int, int, Operation]], words: Words) -> Iterator[Problem]:
-    """One session's answers and lost writes, in the order of their requests."""
-    info = Outcome.INFO
+def _session(operations: list[Operation], lost: dict[str, int], words: Words) -> Iterator[Problem]:
+    """One session's answered operations and lost writes that happened, in the order of their requests."""
+    info, writes = Outcome.INFO, WRITES
     high, high_op = -1, None
     write, write_op = -1, None
-    for _cxid, zxid, op in replies:
-        if op.function.is_write:
-            if write_op is not None and zxid <= write:
+    for op in operations:
+        answered = op.outcome is not info
+        zxid = (op.zxid if answered else lost[op.name]) or 0
+        if op.function in writes:
+            if zxid <= write and write_op is not None:
                 yield _out_of_order(write_op, op, "was sent after it and took effect before it", words)
-            elif high_op is not None and zxid <= high:
+            elif zxid <= high and high_op is not None:
                 yield _out_of_order(high_op, op, "was sent after it, and is ordered before what it had seen", words)
             if zxid > write:
                 write, write_op = zxid, op
-        elif high_op is not None and zxid < high:
+        elif zxid < high and high_op is not None:
             own = "does not see that session's own write" if high_op.function.is_write else "went back in time"
             yield _out_of_order(high_op, op, own, words)
-        if op.outcome is not info and zxid > high:
+        if answered and zxid > high:
             high, high_op = zxid, op
 
 
@@ -126,21 +120,51 @@ def _out_of_order(earlier: Operation, later: Operation, what: str, words: Words)
     )
 
 
-def _wrong_read(op: Operation, evidence: Evidence, words: Words) -> Problem | bool | None:
-    """None if a read is right, a problem if it is wrong, True if the logs do not tell."""
-    committed = evidence.committed
-    zxid = op.zxid or 0
+def _wrong_reads(evidence: Evidence) -> tuple[list[Operation], int]:
+    """The reads that did not find what the history says, and how many cannot be judged."""
+    committed, chains = evidence.committed, evidence.replay.chains
+    last, doubtful = committed.last, committed.doubtful_from
+    known_below = 0 if not committed.enough_logs else last + 1 if doubtful is None else min(doubtful, last + 1)
+    discarded, exists = committed.discarded, Function.EXISTS
+    wrong: list[Operation] = []
+    unjudged = 0
+    nothing = Chain()
+    for op in evidence.answered_reads:
+        zxid = op.zxid or 0
+        if zxid >= known_below and not committed.knows(zxid):
+            if zxid in discarded:
+                wrong.append(op)
+            else:
+                unjudged += 1
+            continue
+        chain = chains.get(op.path, nothing)
+        place = bisect_right(chain.zxids, zxid)
+        state = chain.states[place - 1] if place else None
+        stat = op.stat
+        if stat is None or state is None:
+            if stat is not None or state is not None:
+                wrong.append(op)
+        elif (
+            stat.mzxid != state.mzxid
+            or stat.version != state.version
+            or stat.czxid != state.czxid
+            or stat.data_length != state.length
+            or stat.ephemeral_owner != state.owner
+            or (op.read != state.value and op.function is not exists)
+            or zxid in discarded
+        ):
+            wrong.append(op)
+    return wrong, unjudged
+
+
+def _wrong_read(op: Operation, evidence: Evidence, words: Words) -> Problem:
+    committed, zxid = evidence.committed, op.zxid or 0
     if zxid in committed.discarded:
         return Problem(
             f"{op.name} saw the state at {zx(zxid)}, which was never committed.",
             (words.operation(op), words.txn(committed.discarded[zxid], "one server's log")),
         )
-    if not committed.knows(zxid):
-        return True
-    chain = evidence.replay.chains.get(op.path)
-    state = chain.at(zxid) if chain is not None else None
-    if _saw(op, state):
-        return None
+    state = evidence.replay.at(op.path, zxid)
     witnesses: list[Witness] = [words.operation(op), words.state(op.path, zxid, state)]
     if op.stat is not None and (state is None or op.stat.mzxid != state.mzxid):
         source = committed.by_zxid.get(op.stat.mzxid)
@@ -149,21 +173,7 @@ def _wrong_read(op: Operation, evidence: Evidence, words: Words) -> Problem | bo
     return Problem(f"{op.name} did not find what {op.path} was at the zxid that it was told.", tuple(witnesses))
 
 
-def _saw(op: Operation, state: State | None) -> bool:
-    stat = op.stat
-    if stat is None or state is None:
-        return stat is None and state is None
-    return (
-        stat.mzxid == state.mzxid
-        and stat.version == state.version
-        and stat.czxid == state.czxid
-        and stat.data_length == state.length
-        and stat.ephemeral_owner == state.owner
-        and (op.function is Function.EXISTS or op.read == state.value)
-    )
-
-
-def _staleness(evidence: Evidence, reads: list[Operation]) -> tuple[int, int, int]:
+def _staleness(evidence: Evidence) -> tuple[int, int, int]:
     """Stale reads after a sync, all reads after a sync, and plain reads behind an acknowledged write."""
     writes = [(op.returned or 0, op.zxid or 0) for op in evidence.acknowledged_writes]
     writes.sort()
@@ -171,9 +181,9 @@ def _staleness(evidence: Evidence, reads: list[Operation]) -> tuple[int, int, in
     newest = list(accumulate((zxid for _returned, zxid in writes), max))
     stale = synced = lag = 0
     sync_get = Function.SYNC_GET
-    for op in reads:
-        before = bisect_left(returns, op.call)
-        behind = before > 0 and (op.zxid or 0) < newest[before - 1]
+    newest.insert(0, 0)
+    for op in evidence.answered_reads:
+        behind = (op.zxid or 0) < newest[bisect_left(returns, op.call)]
         if op.function is sync_get:
             synced += 1
             stale += behind

@@ -113,6 +113,16 @@ class _Request(msgspec.Struct):
     cxid: int
 
 
+class _Answer(msgspec.Struct):
+    """How an operation ended, for its client."""
+
+    outcome: Outcome
+    zxid: int | None = None
+    value: str | None = None
+    stat: Stat | None = None
+    error: str | None = None
+
+
 class _Session:
     """One client: what it does next, and what it has seen."""
 
@@ -154,6 +164,11 @@ class _Session:
         self.request = _Request(self._index, call, function, path, value, version, self._cxid)
         self._index += 1
         return self.request
+
+    def invoke(self) -> None:
+        """Record the call."""
+        r = self.request
+        self.records.append(Invoke(self.process, r.index, r.call, r.function, r.path, r.value, r.version))
 
     def done(self, at: int) -> None:
         """The operation ended at `at`, for the client."""
@@ -249,11 +264,11 @@ class _Simulation:
     def carry_out(self) -> None:
         """Simulate the whole run."""
         setup, before = 0x7777, self._start - _SECOND
-        self._commit(before, setup, 0, TxnKind.CREATE_SESSION)
-        self._commit(before + _MS, setup, 1, TxnKind.CREATE, "/zkchaos", b"")
+        self._commit(before, Txn(setup, 0, 0, 0, TxnKind.CREATE_SESSION))
+        self._commit(before + _MS, Txn(setup, 1, 0, 0, TxnKind.CREATE, "/zkchaos", b""))
         for number in range(self.run.clients):
             session = _Session(f"c1.{number}", number, self.run, self._start)
-            self._commit(before + 2 * _MS + number, session.id, 0, TxnKind.CREATE_SESSION)
+            self._commit(before + 2 * _MS + number, Txn(session.id, 0, 0, 0, TxnKind.CREATE_SESSION))
             session.records.append(
                 SessionEvent(session.process, before, SessionState.CONNECTED, session.id, self._address(session.server))
             )
@@ -274,24 +289,13 @@ class _Simulation:
             return None
         fault = self._fault_at(at)
         if fault is not None:
-            if request.function in _WRITES and request.call <= self._moment(fault.at):
-                if self._overwrite(at, session, fault):
-                    return self._follow(session)
+            if self._overwrite(at, session, fault):
+                return self._follow(session)
             return self._moment(fault.at + fault.outage) + session.jitter(40)
         ready = self._ready(at, session)
         if ready > at:
             return ready
-        session.records.append(
-            Invoke(
-                session.process,
-                request.index,
-                request.call,
-                request.function,
-                request.path,
-                request.value,
-                request.version,
-            )
-        )
+        session.invoke()
         if session.random.random() < self.run.lost:
             self._lose(at, session, happened=session.random.random() < 0.5)
         elif request.function in _WRITES:
@@ -323,46 +327,25 @@ class _Simulation:
     def _overwrite(self, at: int, session: _Session, fault: SyntheticFault) -> bool:
         """Let the old leader, server 1, log a proposal that will never be committed, if it may have more of them."""
         mine = [txn for txn in self._overwritten if txn.zxid >> 32 == self._epoch]
-        if len(mine) >= fault.overwritten:
-            return False
         request = session.request
+        if len(mine) >= fault.overwritten or request.function not in _WRITES:
+            return False
         kind = {Function.SET: TxnKind.SET_DATA, Function.CREATE: TxnKind.CREATE}.get(request.function, TxnKind.DELETE)
         zxid = (self._epoch << 32) + self._counter + len(mine) + 1
         data = request.value.encode() if request.value is not None else None
         self._overwritten.append(
             Txn(session.id, request.cxid, zxid, 0, kind, request.path, data, 7 if kind is TxnKind.SET_DATA else None)
         )
-        session.records.append(
-            Invoke(
-                session.process,
-                request.index,
-                request.call,
-                request.function,
-                request.path,
-                request.value,
-                request.version,
-            )
-        )
+        session.invoke()
         self._lose(at, session, happened=False)
         return True
 
-    def _commit(
-        self,
-        at: int,
-        session: int,
-        cxid: int,
-        kind: TxnKind,
-        path: str | None = None,
-        data: bytes | None = None,
-        version: int | None = None,
-        error: int = 0,
-    ) -> int:
-        """Give out a zxid, and fix when each server applies it."""
+    def _commit(self, at: int, txn: Txn) -> int:
+        """Give a transaction a zxid, and fix when each server applies it."""
         self._counter += 1
         zxid = (self._epoch << 32) + self._counter
-        digest = None if kind is TxnKind.ERROR else self._random.getrandbits(40)
-        txn = Txn(session, cxid, zxid, at // _MS, kind, path, data, version, error, digest=digest)
-        self._txns.append(txn)
+        digest = None if txn.kind is TxnKind.ERROR else self._random.getrandbits(40)
+        self._txns.append(msgspec.structs.replace(txn, zxid=zxid, time_ms=at // _MS, digest=digest))
         self._zxids.append(zxid)
         for server, applied in self._applied.items():
             moment = at + 1 + int(self._random.random() * 3 * _MS)
@@ -377,7 +360,7 @@ class _Simulation:
         request = session.request
         error = self._refusal(request)
         if error is not None:
-            zxid = self._commit(at, session.id, request.cxid, TxnKind.ERROR, error=_ERRORS[error])
+            zxid = self._commit(at, Txn(session.id, request.cxid, 0, 0, TxnKind.ERROR, error=_ERRORS[error]))
             if error == "NoNode":
                 session.versions.pop(request.path, None)
         else:
@@ -390,7 +373,8 @@ class _Simulation:
         if node is not None:
             session.versions[request.path] = node.version
         outcome = Outcome.OK if error is None else Outcome.FAIL
-        self._complete(session, returned, outcome, zxid, None, node.stat() if node is not None else None, error)
+        stat = node.stat() if node is not None else None
+        self._complete(session, returned, _Answer(outcome, zxid, stat=stat, error=error))
 
     def _refusal(self, request: _Request) -> str | None:
         node = self._nodes.get(request.path)
@@ -405,15 +389,15 @@ class _Simulation:
         path, old = request.path, self._nodes.get(request.path)
         data = request.value.encode() if request.value is not None else None
         if request.function is Function.DELETE or request.value is None or data is None:
-            zxid = self._commit(at, session.id, request.cxid, TxnKind.DELETE, path)
+            zxid = self._commit(at, Txn(session.id, request.cxid, 0, 0, TxnKind.DELETE, path))
             self._nodes.pop(path, None)
             session.versions.pop(path, None)
         elif old is None:
-            zxid = self._commit(at, session.id, request.cxid, TxnKind.CREATE2, path, data)
+            zxid = self._commit(at, Txn(session.id, request.cxid, 0, 0, TxnKind.CREATE2, path, data))
             self._nodes[path] = _Node(request.value, 0, zxid, zxid)
         else:
             version = old.version + 1
-            zxid = self._commit(at, session.id, request.cxid, TxnKind.SET_DATA, path, data, version)
+            zxid = self._commit(at, Txn(session.id, request.cxid, 0, 0, TxnKind.SET_DATA, path, data, version))
             self._nodes[path] = _Node(request.value, version, old.czxid, zxid)
         zxids, nodes = self._versions.setdefault(path, ([], []))
         zxids.append(zxid)
@@ -432,19 +416,19 @@ class _Simulation:
         if node is not None:
             session.versions[request.path] = node.version
             value = None if request.function is Function.EXISTS else node.value
-            self._complete(session, returned, Outcome.OK, zxid, value, node.stat(), None)
+            self._complete(session, returned, _Answer(Outcome.OK, zxid, value, node.stat()))
         else:
             session.versions.pop(request.path, None)
             missing = request.function is not Function.EXISTS
             outcome, error = (Outcome.FAIL, "NoNode") if missing else (Outcome.OK, None)
-            self._complete(session, returned, outcome, zxid, None, None, error)
+            self._complete(session, returned, _Answer(outcome, zxid, error=error))
 
     def _lose(self, at: int, session: _Session, *, happened: bool) -> None:
         """The connection breaks before the answer; the session goes on with another server."""
         if happened and session.request.function in _WRITES:
             self._write(at, session, answer=False)
         returned = max(at + session.jitter(20), session.returned + 1)
-        self._complete(session, returned, Outcome.INFO, None, None, None, "ConnectionLoss")
+        self._complete(session, returned, _Answer(Outcome.INFO, error="ConnectionLoss"))
         session.server = 1 + session.server % self.run.servers
         session.handled = max(returned, at)
         address = self._address(session.server)
@@ -457,11 +441,7 @@ class _Simulation:
         self,
         session: _Session,
         returned: int,
-        outcome: Outcome,
-        zxid: int | None,
-        value: str | None,
-        stat: Stat | None,
-        error: str | None,
+        answer: _Answer,
     ) -> None:
         request = session.request
         session.records.append(
@@ -469,14 +449,14 @@ class _Simulation:
                 session.process,
                 request.index,
                 returned,
-                outcome,
+                answer.outcome,
                 session.id,
                 request.cxid,
                 self._address(session.server),
-                zxid,
-                value,
-                stat,
-                error,
+                answer.zxid,
+                answer.value,
+                answer.stat,
+                answer.error,
             )
         )
         session.done(returned)
@@ -487,9 +467,9 @@ class _Simulation:
     def _finish(self) -> None:
         last = max(self._end, max((s.returned for s in self._sessions), default=0)) + 100 * _MS
         for session in self._sessions:
-            self._commit(last, session.id, session.request.cxid + 1, TxnKind.CLOSE_SESSION)
+            self._commit(last, Txn(session.id, session.request.cxid + 1, 0, 0, TxnKind.CLOSE_SESSION))
         self._last = last
-        self._barrier = self._commit(last + _MS, 0x7777, 2, TxnKind.SET_DATA, "/zkchaos", b"barrier", 1)
+        self._barrier = self._commit(last + _MS, Txn(0x7777, 2, 0, 0, TxnKind.SET_DATA, "/zkchaos", b"barrier", 1))
         for server, missed in self._missed.items():
             if missed:
                 self.snapshots[server].append(max(missed))

@@ -119,7 +119,7 @@ ClientRecord = Invoke | Complete | SessionEvent
 
 
 class Phase(msgspec.Struct, frozen=True, tag_field="t", tag="phase", omit_defaults=True):
-    """The run entered a phase: `bring-up`, `load`, `quiesce`, `collect`, `done`, or `aborted`."""
+    """The run entered a phase: `bring-up`, `quorum`, `load`, `quiesce`, `collect`, `done`, or `aborted`."""
 
     at: int
     name: str

@@ -42,6 +42,8 @@ class Scenario(msgspec.Struct, frozen=True):
     multi_address: bool | None = None
     #: Budget for recovery after each fault, seconds; None where nothing is promised.
     recovery_within_s: float | None = None
+    #: How many faults the plan's schedule has; None where they are injected by hand.
+    scheduled_faults: int | None = None
     harness_version: str = ""
 
 

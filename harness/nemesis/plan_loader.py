@@ -175,8 +175,9 @@ class _Builder:
         table = self._table
         if "\n" in table.title:
             raise self._error(("title",), "the title has more than one line")
-        if not table.step and not table.random:
-            raise self._error(("step",), "the plan breaks nothing", "write at least one [[step]] or [[random]]")
+        if not table.step and not table.random and table.duration is None:
+            step = "write at least one [[step]] or [[random]]; or a `duration`, if nothing shall break"
+            raise self._error(("step",), "the plan breaks nothing", step)
         recovery = table.expect.recovery_within
         if recovery == 0:
             raise self._error(("expect", "recovery_within"), 'found "0s"', "allowed: more than 0s")

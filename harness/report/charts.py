@@ -116,7 +116,7 @@ class LinearScale:
     @classmethod
     def over(cls, greatest: float) -> LinearScale:
         """The scale whose top is the least round number not below `greatest`."""
-        if greatest <= 0:
+        if greatest < 1e-6:
             return cls(1.0)
         power = 10.0 ** math.floor(math.log10(greatest))
         return cls(next(m * power for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * power >= greatest * (1 - 1e-9)))
@@ -165,28 +165,31 @@ class LogScale:
 
 
 def throughput_chart(data: Throughput, load_end: float) -> Chart:
-    """Reads and writes as lines; failed and indeterminate operations as columns; nothing after the load's end."""
+    """Answers as lines; operations without one as columns; nothing after the load's end."""
     rates = {
         "reads": data.rate(data.reads),
         "writes": data.rate(data.writes),
-        "failed": data.rate(data.failed),
+        "refused": data.rate(data.refused),
         "lost": data.rate(data.indeterminate),
+        "failed": data.rate(data.failed),
     }
     scale = LinearScale.over(max((max(r) for r in rates.values()), default=0.0))
     grid = Grid(data.bins)
-    labels = {"reads": "reads", "writes": "writes", "failed": "failed", "lost": "indeterminate"}
     lines = []
     for key, values in rates.items():
         heights = [scale.height(v) if v or data.bins.left(i) < load_end else None for i, v in enumerate(values)]
         bars = key in ("failed", "lost")
-        lines.append(Line(key, key, labels[key], "" if bars else grid.steps(heights), grid.columns(heights), values))
+        label = "indeterminate" if key == "lost" else key
+        fill = grid.columns(heights) if key != "refused" else ""
+        lines.append(Line(key, key, label, "" if bars else grid.steps(heights), fill, values))
     return Chart(
         key="throughput",
         title="Throughput",
         unit="/s",
         description=(
-            "Operations per second by the time of their return: acknowledged reads and writes as lines; failed ones "
-            "(certainly not applied) and indeterminate ones (sent, and no answer came) as columns. "
+            "Operations per second by the time of their return. Answers are lines: acknowledged reads and writes, and "
+            "requests that the servers refused (such as a set of an outdated version). Columns are indeterminate "
+            "operations (sent, and no answer came) and failed ones (never applied, and nobody said so). "
             f"One bin is {duration(data.bins.width)}."
         ),
         lines=tuple(lines),

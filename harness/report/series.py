@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from harness.history.records import Operation, Outcome, Sample
 from harness.report.axis import Bins, TimeAxis
@@ -38,6 +39,27 @@ def _instants(material: Material) -> list[int]:
     return [*edges, *(f.at for f in material.faults)]
 
 
+class Ending(StrEnum):
+    """What became of an operation, for people: a refusal is an answer, and says more than a failure."""
+
+    ACKNOWLEDGED = "acknowledged"
+    #: The servers answered that they would not (BadVersion, NoNode, ...): the reply has a zxid of its own.
+    REFUSED = "refused"
+    #: It was sent, and no answer came.
+    INDETERMINATE = "indeterminate"
+    #: It was certainly not applied, and no quorum said so: it never left the client, for instance.
+    FAILED = "failed"
+
+
+def ending(operation: Operation) -> Ending:
+    """Which of the four."""
+    if operation.outcome is Outcome.OK:
+        return Ending.ACKNOWLEDGED
+    if operation.outcome is Outcome.INFO:
+        return Ending.INDETERMINATE
+    return Ending.REFUSED if operation.zxid is not None else Ending.FAILED
+
+
 @dataclass(frozen=True)
 class Throughput:
     """How many operations ended in each bin, by what became of them. Every operation is in exactly one bin."""
@@ -45,8 +67,9 @@ class Throughput:
     bins: Bins
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-    failed: tuple[int, ...]
+    refused: tuple[int, ...]
     indeterminate: tuple[int, ...]
+    failed: tuple[int, ...]
 
     def rate(self, counts: Sequence[int]) -> tuple[float, ...]:
         """Counts as operations per second."""
@@ -55,15 +78,16 @@ class Throughput:
 
 def throughput(operations: Iterable[Operation], axis: TimeAxis, bins: Bins) -> Throughput:
     """Count operations by the bin of their return; one that never returned by the bin of its call."""
-    reads, writes, failed, indeterminate = ([0] * bins.count for _ in range(4))
+    reads, writes, refused, indeterminate, failed = ([0] * bins.count for _ in range(5))
+    others = {Ending.REFUSED: refused, Ending.INDETERMINATE: indeterminate, Ending.FAILED: failed}
     for operation in operations:
         at = operation.call if operation.returned is None else operation.returned
         if operation.outcome is Outcome.OK:
             counts = writes if operation.function.is_write else reads
         else:
-            counts = failed if operation.outcome is Outcome.FAIL else indeterminate
+            counts = others[ending(operation)]
         counts[bins.index(axis.seconds(at))] += 1
-    return Throughput(bins, tuple(reads), tuple(writes), tuple(failed), tuple(indeterminate))
+    return Throughput(bins, tuple(reads), tuple(writes), tuple(refused), tuple(indeterminate), tuple(failed))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from harness.check.recovery import FaultRecovery
 from harness.check.verdict import Figure, Finding, Judgement, Verdict, Witness
-from harness.history.records import Measurement, Operation, Outcome, ProbeEvent
+from harness.history.records import Measurement, Operation, ProbeEvent
 from harness.history.scenario import Environment, ServerSoftware
 from harness.report.axis import TimeAxis
 from harness.report.faults import STAGES, FaultStory
+from harness.report.series import Ending, ending
 from harness.report.timeline import listed_witnesses
 from harness.report.words import count, duration, instant, shorten
 
@@ -118,25 +119,20 @@ def _back(recovery: FaultRecovery) -> str:
 
 
 @dataclass(frozen=True)
-class Ending:
+class EndingRow:
     """How many operations ended in one way."""
 
-    outcome: str
+    ending: Ending
     error: str
     number: int
 
 
-_OUTCOMES = {Outcome.OK: "acknowledged", Outcome.INFO: "indeterminate", Outcome.FAIL: "failed"}
-
-
-def endings(operations: Iterable[Operation]) -> tuple[Ending, ...]:
-    """Outcomes with their errors, the most frequent ones of each outcome first."""
-    numbers = Counter((o.outcome, o.error or "") for o in operations)
-    order = list(_OUTCOMES)
+def endings(operations: Iterable[Operation]) -> tuple[EndingRow, ...]:
+    """What became of all operations, with their errors, the most frequent ones of each ending first."""
+    numbers = Counter((ending(o), o.error or "") for o in operations)
+    order = list(Ending)
     ranked = sorted(numbers.items(), key=lambda item: (order.index(item[0][0]), -item[1]))
-    return tuple(
-        Ending(_OUTCOMES[outcome], shorten(error, 60), number) for (outcome, error), number in ranked[:MAX_ENDINGS]
-    )
+    return tuple(EndingRow(kind, shorten(error, 60), number) for (kind, error), number in ranked[:MAX_ENDINGS])
 
 
 def machine(environment: Environment) -> tuple[tuple[str, str], ...]:

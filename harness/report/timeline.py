@@ -23,7 +23,11 @@ MAX_MARKS = 40
 MAX_BAR_ROWS = 6
 #: Most faults that are drawn.
 MAX_BARS = 300
-#: How wide a character of a label is, in percent of the narrowest axis that the page is laid out for (560 pixels).
+#: How wide a character of a lane's label is at most, and how wide the axis is in the narrowest layout, in a wide
+#: window, and when it is enlarged by some factor that is still of use.
+PIXELS = 8
+ROOMS = {"always": 540, "wide": 880, "zoomed": 10_000}
+#: How wide a character of a fault's label is, in percent of the narrowest axis that the page is laid out for (560 pixels).
 CHARACTER = 1.25
 #: The roles that a lane may show, in the order of the legend.
 ROLES = ("leader", "follower", "observer", "standalone", "looking", "down", "paused")
@@ -52,6 +56,8 @@ class Span:
     width: float
     state: str
     title: str
+    #: Where its label fits without a script: `always`, in a `wide` window, or only when `zoomed`; empty if nowhere.
+    room: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,10 @@ def _told(segment: Segment) -> str:
 
 def _span(name: str, segment: Segment, axis: TimeAxis) -> Span:
     left, right = axis.percent(segment.start), axis.percent(segment.end)
-    return Span(left, round(right - left, 3), segment.state, f"{name}: {_told(segment)}")
+    width = round(right - left, 3)
+    needed = len(segment.state) * PIXELS + 10
+    fitting = (room for room, axis_pixels in ROOMS.items() if width / 100 * axis_pixels >= needed)
+    return Span(left, width, segment.state, f"{name}: {_told(segment)}", next(fitting, ""))
 
 
 def _client_lane(client: ClientLane, axis: TimeAxis) -> Lane:

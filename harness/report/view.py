@@ -14,7 +14,7 @@ from harness.report.logs import ServerLog, server_logs
 from harness.report.material import Material, Resolution
 from harness.report.network import Drawing, draw
 from harness.report.series import time_axis
-from harness.report.tables import Ending, Promise, Proof, Software, endings, machine, promises, proof, software
+from harness.report.tables import EndingRow, Promise, Proof, Software, endings, machine, promises, proof, software
 from harness.report.timeline import Timeline, build_timeline
 from harness.report.words import count, duration, shorten
 
@@ -47,7 +47,7 @@ class Page:
     drawing: Drawing | None
     proofs: tuple[Proof, ...]
     faults_left_out: int
-    endings: tuple[Ending, ...]
+    endings: tuple[EndingRow, ...]
     operations: int
     resolution: Resolution
     logs: tuple[ServerLog, ...]
@@ -79,7 +79,7 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         first_witness=next((p.witnesses[0].anchor for p in judged if p.witnesses), ""),
         repeat=scenario.repeat if scenario else "",
         meta=_meta(material) if scenario else (),
-        problems=tuple(shorten(p, MAX_TEXT) for p in material.problems[:MAX_NOTES]),
+        problems=_problems(folder, material),
         notes=_notes(material, judgement),
         promises=judged,
         timeline=build_timeline(material, (p.verdict for p in judged), faults, axis),
@@ -105,7 +105,9 @@ def _title(said: Headline, scenario: Scenario | None, folder: RunFolder) -> str:
 
 
 def _started(scenario: Scenario | None) -> str:
-    return shorten(scenario.started.replace("T", " ").replace("Z", " UTC"), 40) if scenario else ""
+    if scenario is None:
+        return ""
+    return shorten(scenario.started.replace("T", " ").replace("Z", " UTC").replace("+00:00", " UTC"), 40)
 
 
 def _predictions(judgement: Judgement) -> tuple[str, ...]:
@@ -130,6 +132,13 @@ def _meta(material: Material) -> tuple[tuple[str, str], ...]:
         ("Harness", scenario.harness_version),
     ]
     return tuple((name, shorten(value, 120)) for name, value in rows if value)
+
+
+def _problems(folder: RunFolder, material: Material) -> tuple[str, ...]:
+    """What could not be read; its place without the folder's own, which means nothing to a reader elsewhere."""
+    own = str(folder.root)
+    texts = (p.replace(f"{own}/", "").replace(f"{own}: ", "") for p in material.problems[:MAX_NOTES])
+    return tuple(shorten(text, MAX_TEXT) for text in texts)
 
 
 def _notes(material: Material, judgement: Judgement) -> tuple[str, ...]:

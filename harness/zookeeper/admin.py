@@ -21,18 +21,19 @@ from harness.topology.model import CLIENT_PORT
 #: Longest answer that is read, bytes; `cons` of ten thousand connections has about 2 MB.
 _MAX_ANSWER = 8 * 1024 * 1024
 
-_MODE = re.compile(r"^Mode: (\w+)", re.MULTILINE)
-_ZXID = re.compile(r"^Zxid: 0x([0-9a-f]+)", re.MULTILINE)
-_CONNECTIONS = re.compile(r"^Connections: (\d+)", re.MULTILINE)
-_OUTSTANDING = re.compile(r"^Outstanding: (\d+)", re.MULTILINE)
+# Whole lines only: half an answer must not make half a word into a role.
+_MODE = re.compile(r"^Mode: ([a-z-]+)\n", re.MULTILINE)
+_ZXID = re.compile(r"^Zxid: 0x([0-9a-f]{1,16})\n", re.MULTILINE)
+_CONNECTIONS = re.compile(r"^Connections: ([0-9]{1,18})\n", re.MULTILINE)
+_OUTSTANDING = re.compile(r"^Outstanding: ([0-9]{1,18})\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class ServerStatus:
     """What `srvr` says, or that it says nothing.
 
-    `role` is `leader`, `follower`, `observer`, `standalone`; `looking` if the process answers but serves nobody;
-    `down` if nothing answers.
+    `role` is `leader`, `follower`, `observer`, `standalone` (or `read-only`, which does not count as serving);
+    `looking` if the process answers but serves nobody; `down` if nothing answers.
     """
 
     role: str

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from harness.zookeeper.cache import cache_folder
 from harness.zookeeper.distribution import Distribution
 from harness.zookeeper.java import JVM_FLAGS, PROPERTIES, Java
 from harness.zookeeper.maven import sha256_of
-from harness.zookeeper.training import train
 
 __all__ = ["JVM_FLAGS", "PROPERTIES", "class_data_flags", "ensure_class_data"]
 
@@ -84,20 +83,9 @@ def ensure_class_data(
         return ()
     if found := class_data_flags(java, distribution, environ=environ):
         return found
-    folder, key = _folder(environ), _key(java, distribution)
-    failed = folder / f"{key}.failed"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock", timeout=_LOCK_TIMEOUT_S):
-            if not _find(folder, key) and not _recent(failed):
-                if progress:
-                    progress(f"preparing class data of ZooKeeper {distribution.version} for Java {java.major}, once")
-                if _make(java, distribution, kind, folder, key):
-                    failed.unlink(missing_ok=True)
-                    _prune(folder)
-                else:
-                    failed.touch()
-    except (OSError, Timeout):
+        _make_once(java, distribution, _folder(environ), progress or (lambda _line: None))
+    except OSError:
         return ()  # such as a cache that cannot be written; servers start without an archive, only slower
     return class_data_flags(java, distribution, environ=environ)
 
@@ -131,12 +119,14 @@ def _find(folder: Path, key: str) -> Path | None:
     """The sound archive of that key; unsound ones are removed."""
     for archive in sorted(folder.glob(f"{key}-*.archive")):
         try:
-            if sha256_of(archive) == archive.stem.partition("-")[2]:
-                os.utime(archive)  # tells `_prune` that it is in use
-                return archive
-            archive.unlink()
+            if sha256_of(archive) != archive.stem.partition("-")[2]:
+                archive.unlink()
+                continue
         except OSError:
             continue  # another process removed it, or the cache is read-only
+        with suppress(OSError):
+            os.utime(archive)  # tells `_prune` that it is in use
+        return archive
     return None
 
 
@@ -147,7 +137,30 @@ def _recent(mark: Path) -> bool:
         return False
 
 
-def _make(java: Java, distribution: Distribution, kind: _Kind, folder: Path, key: str) -> bool:
+def _make_once(java: Java, distribution: Distribution, folder: Path, progress: Callable[[str], None]) -> None:
+    """Make the archive unless another process just did, or failed not long ago. A timeout is an OSError, too."""
+    from filelock import FileLock  # noqa: PLC0415 - loads slowly, and most runs find an archive
+
+    key = _key(java, distribution)
+    failed = folder / f"{key}.failed"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{key}.lock", timeout=_LOCK_TIMEOUT_S):
+        if _find(folder, key) or _recent(failed):
+            return
+        progress(f"preparing class data of ZooKeeper {distribution.version} for Java {java.major}, once")
+        if _make(java, distribution, folder, key):
+            failed.unlink(missing_ok=True)
+            _prune(folder)
+        else:
+            failed.touch()
+
+
+def _make(java: Java, distribution: Distribution, folder: Path, key: str) -> bool:
+    from harness.zookeeper.training import train  # noqa: PLC0415 - as above
+
+    kind = _kind(java)
+    if kind is None:
+        return False
     with tempfile.TemporaryDirectory(prefix="training-", dir=folder) as scratch:
         dumped = Path(scratch) / "dumped"
         if not train(java, distribution, kind.dump.format(dumped), Path(scratch)) or not dumped.is_file():
@@ -176,6 +189,10 @@ def _accepted(java: Java, distribution: Distribution, kind: _Kind, archive: Path
 
 
 def _prune(folder: Path) -> None:
+    """Remove the archives that were not used for longest, and what killed processes left."""
+    for training in folder.glob("training-*"):
+        if not _recent(training):
+            shutil.rmtree(training, ignore_errors=True)
     archives = sorted(folder.glob("*.archive"), key=lambda path: path.stat().st_mtime, reverse=True)
     for archive in archives[_KEPT:]:
         archive.unlink(missing_ok=True)

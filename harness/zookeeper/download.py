@@ -13,10 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.errors import DistributionUnavailable, UsageError
-from harness.zookeeper.lock import LockedJar
-
-#: The repository that jars come from, as `https://host/path`; where it is not set, the one that jgo takes.
-REPOSITORY_VARIABLE = "ZKCHAOS_MAVEN_REPOSITORY"
+from harness.zookeeper.lock import REPOSITORY_VARIABLE, LockedJar
 
 _THREADS = 6
 _ATTEMPTS = 3

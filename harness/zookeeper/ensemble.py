@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import EnsembleError
 from harness.history.folder import RunFolder, ServerFolder
-from harness.history.records import Event, ProcessEvent
+from harness.history.records import Event, Phase, ProcessEvent
 from harness.testbed.handles import Exit, Process, Testbed
 from harness.topology.model import Server, Topology
 from harness.zookeeper import admin
@@ -57,6 +57,8 @@ class Ensemble:
         self.testbed, self.topology = testbed, topology
         self._folder, self._launches, self._record = folder, launches, record
         self._running: dict[int, _Running] = {}
+        #: When the first quorum was seen, monotonic seconds; 0.0 before.
+        self.quorum_at = 0.0
 
     def start(self, *, within: float = 60.0) -> None:
         """Start every server and wait until all of them serve.
@@ -188,10 +190,8 @@ class Ensemble:
         deadline = time.monotonic() + within
         while True:
             status = self.status()
-            leaders = [i for i, s in status.items() if s.role == "leader"]
-            voters = [s for s in self.topology.participants if status[s.id].serving]
-            if leaders and len(voters) >= self.topology.quorum_size:
-                return leaders[0]
+            if self._is_quorum(status):
+                return next(i for i, s in status.items() if s.role == "leader")
             if time.monotonic() > deadline:
                 raise self._not_formed(f"no quorum within {within:g} s", status)
             time.sleep(_POLL)
@@ -206,6 +206,7 @@ class Ensemble:
         deadline = time.monotonic() + within
         while True:
             status = self.status()
+            self._note_quorum(status)
             missing = {i for i in wanted if not status[i].serving}
             if not missing:
                 return
@@ -215,6 +216,16 @@ class Ensemble:
                 what = "ended by itself" if ended else f"does not serve within {within:g} s"
                 raise self._not_formed(f"server {names} {what}", status, ended or sorted(missing))
             time.sleep(_POLL)
+
+    def _note_quorum(self, status: Mapping[int, ServerStatus]) -> None:
+        if not self.quorum_at and self._is_quorum(status):
+            self.quorum_at = time.monotonic()
+            self._record(Phase(time.monotonic_ns(), "quorum"))
+
+    def _is_quorum(self, status: Mapping[int, ServerStatus]) -> bool:
+        """One server leads, and a majority of the participants serves."""
+        serving = sum(status[s.id].serving for s in self.topology.participants)
+        return serving >= self.topology.quorum_size and any(s.role == "leader" for s in status.values())
 
     def _not_formed(
         self, what: str, status: Mapping[int, ServerStatus], suspects: Iterable[int] | None = None

@@ -20,6 +20,9 @@ from harness.errors import UsageError
 #: the Maven repository, so that `mvn` could not resolve it and the versions of its dependencies were not to be known.
 DEFAULT_VERSION = "3.9.5"
 
+#: The repository that jars come from, as `https://host/path`; where it is not set, the one that jgo takes.
+REPOSITORY_VARIABLE = "ZKCHAOS_MAVEN_REPOSITORY"
+
 
 @dataclass(frozen=True)
 class LockedJar:

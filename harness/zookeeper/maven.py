@@ -13,13 +13,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from xml.etree import ElementTree
-
-from filelock import FileLock, Timeout
 
 from harness.errors import DistributionCorrupt, DistributionUnavailable
-from harness.zookeeper.download import REPOSITORY_VARIABLE, download
-from harness.zookeeper.lock import LockedJar
+from harness.zookeeper.lock import REPOSITORY_VARIABLE, LockedJar
 
 Progress = Callable[[str], None]
 
@@ -69,16 +65,8 @@ def cached_jars(
     wanted = tuple(jars)
     try:
         if _missing(wanted, cache):
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / "fetch.lock", timeout=_LOCK_TIMEOUT_S):
-                _fetch(_missing(wanted, cache), cache, environ, progress)
+            _fill(wanted, cache, environ, progress)
         return tuple(_verified(jar, cache / jar.path) for jar in wanted)
-    except Timeout as problem:
-        raise DistributionUnavailable(
-            f"another process has been fetching for {_LOCK_TIMEOUT_S} s",
-            where=str(cache / "fetch.lock"),
-            next_step="end it, then try again",
-        ) from problem
     except OSError as problem:
         raise DistributionUnavailable(
             f"the cache cannot be read or written: {problem.strerror or problem}",
@@ -110,21 +98,40 @@ def _verified(jar: LockedJar, path: Path, where: str = "") -> Path:
     return path
 
 
-def _fetch(jars: tuple[LockedJar, ...], cache: Path, environ: Mapping[str, str], progress: Progress) -> None:
-    """Fill the gaps in the cache. The caller holds the lock."""
+def _fill(wanted: tuple[LockedJar, ...], cache: Path, environ: Mapping[str, str], progress: Progress) -> None:
+    """Fetch what is missing in the cache, while no other process does."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - loads slowly, and most runs fetch nothing
+
+    cache.mkdir(parents=True, exist_ok=True)
     scratch = cache / "partial"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
-    scratch.mkdir()
     try:
-        if not environ.get(REPOSITORY_VARIABLE):
-            jars = _from_user(jars, cache, scratch, environ, progress)
-        if jars:
-            progress(f"fetching {len(jars)} jars")
-            origins = download(jars, scratch, environ, next_step=_NEXT_STEP)
-            for jar in jars:
-                _adopt(jar, scratch / jar.path, cache, origins[jar])
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with FileLock(cache / "fetch.lock", timeout=_LOCK_TIMEOUT_S):
+            shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
+            scratch.mkdir()
+            try:
+                _fetch(_missing(wanted, cache), cache, scratch, environ, progress)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except Timeout as problem:
+        raise DistributionUnavailable(
+            f"another process has been fetching for {_LOCK_TIMEOUT_S} s",
+            where=str(cache / "fetch.lock"),
+            next_step="end it, then try again",
+        ) from problem
+
+
+def _fetch(
+    jars: tuple[LockedJar, ...], cache: Path, scratch: Path, environ: Mapping[str, str], progress: Progress
+) -> None:
+    from harness.zookeeper.download import download  # noqa: PLC0415 - as above
+
+    if not environ.get(REPOSITORY_VARIABLE):
+        jars = _from_user(jars, cache, scratch, environ, progress)
+    if jars:
+        progress(f"fetching {len(jars)} jars")
+        origins = download(jars, scratch, environ, next_step=_NEXT_STEP)
+        for jar in jars:
+            _adopt(jar, scratch / jar.path, cache, origins[jar])
 
 
 def _adopt(jar: LockedJar, fetched: Path, cache: Path, origin: str) -> None:
@@ -167,6 +174,8 @@ def _from_user(
 
 def _local_repository(environ: Mapping[str, str]) -> Path:
     """Where the user's Maven keeps its jars: `localRepository` of settings.xml, else `~/.m2/repository`."""
+    from xml.etree import ElementTree  # noqa: PLC0415 - XML is read only where something has to be fetched
+
     home = Path(environ.get("HOME") or Path.home()) / ".m2"
     try:
         settings = ElementTree.parse(home / "settings.xml")

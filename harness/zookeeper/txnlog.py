@@ -19,28 +19,21 @@ import os
 import re
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HistoryError
-from harness.zookeeper.txn import (
-    CREATES,
-    DELETES,
-    ERROR_NAMES,
-    HEADER_LENGTH,
-    SETS,
-    Txn,
-    TxnKind,
-    decode_txn,
-    encode_txn,
-)
+from harness.zookeeper.txn import CREATES, DELETES, ERROR_NAMES, SETS, Txn, TxnKind
+from harness.zookeeper.txn_codec import HEADER_LENGTH, decode_txn, encode_txn
 
 __all__ = [
     "CREATES",
     "DELETES",
     "ERROR_NAMES",
     "SETS",
+    "Replicas",
     "Torn",
     "Txn",
     "TxnKind",
@@ -61,7 +54,10 @@ _END_OF_RECORD = 0x42
 _MAX_RECORD = 64 * 1024**2
 #: Most bytes of one file that are read; preallocated space that was never written does not count.
 _MAX_FILE = 2 * 1024**3
-_CHUNK = 1024**2
+#: Most files that a new one is compared with.
+_MAX_REPLICAS = 32
+#: Bytes that are compared at a time.
+_CHUNK = 64 * 1024
 _ZEROS = bytes(_CHUNK)
 _LOG_NAME = re.compile(r"log\.([0-9a-f]{1,16})", re.ASCII)
 #: A snapshot may be compressed: `snapshot.100000003.gz`.
@@ -85,13 +81,46 @@ class TxnLog:
     torn: tuple[Torn, ...] = ()
 
 
-def read_log(path: Path, known: dict[bytes, Txn] | None = None) -> TxnLog:
+class Replicas:
+    """What was read so far of the logs of an ensemble, so that reading a replica costs little.
+
+    Replicas hold equal records. Each is decoded once, and equal ones are one object. The bytes that a file has in
+    common with the begin of one read before are not even looked at again: their checksums have been verified.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Txn] = {}
+        self._files: list[tuple[bytes, list[int], list[Txn]]] = []
+
+    def begin_of(self, data: bytes) -> tuple[int, list[int], list[Txn]]:
+        """Where to go on reading, and the ends of the records before and their transactions, from a file like it."""
+        best: tuple[int, list[int], list[Txn]] = (0, [], [])
+        for other, ends, txns in self._files[-_MAX_REPLICAS:]:
+            whole = bisect_right(ends, _common_prefix(data, other))
+            if whole > len(best[1]):
+                best = (ends[whole - 1], ends[:whole], txns[:whole])
+        return best
+
+    def add(self, data: bytes, ends: list[int], txns: list[Txn]) -> None:
+        """Remember a file: its bytes, where its records end, and its transactions."""
+        self._files.append((data, ends, txns))
+
+
+def _common_prefix(one: bytes, other: bytes) -> int:
+    """How many bytes two files have in common at their begin; a multiple of the chunk where they are long."""
+    shorter = min(len(one), len(other))
+    at = 0
+    while at < shorter and one[at : at + _CHUNK] == other[at : at + _CHUNK]:
+        at += _CHUNK
+    return min(at, shorter)
+
+
+def read_log(path: Path, replicas: Replicas | None = None) -> TxnLog:
     """Read one file.
 
     Args:
         path: the file.
-        known: transactions by their payload, shared between the logs of an ensemble: replicas hold equal records,
-            so each is decoded once (its checksum is still verified in each file), and equal ones are one object.
+        replicas: shared between the logs of an ensemble, so that equal transactions are one object.
 
     Raises:
         HistoryError: the file is damaged, unreadable or no transaction log; `where` has the file and the offset.
@@ -99,17 +128,17 @@ def read_log(path: Path, known: dict[bytes, Txn] | None = None) -> TxnLog:
     try:
         with path.open("rb") as stream:
             data = _written(stream.fileno())
-            return _Reader(path, data, stream.fileno(), {} if known is None else known).read()
+            return _Reader(path, data, stream.fileno(), replicas or Replicas()).read()
     except OSError as problem:
         raise HistoryError(f"cannot be read: {problem.strerror}", where=str(path)) from problem
 
 
-def read_logs(directory: Path, known: dict[bytes, Txn] | None = None) -> TxnLog:
+def read_logs(directory: Path, replicas: Replicas | None = None) -> TxnLog:
     """Read a server's whole log.
 
     Args:
         directory: `dataLogDir`, or its `version-2`.
-        known: as in `read_log`.
+        replicas: as in `read_log`.
 
     Returns:
         The transactions of all files, oldest file first; nothing if the server never logged.
@@ -117,12 +146,12 @@ def read_logs(directory: Path, known: dict[bytes, Txn] | None = None) -> TxnLog:
     Raises:
         HistoryError: as `read_log`.
     """
-    known = {} if known is None else known
+    replicas = replicas or Replicas()
     txns: list[Txn] = []
     torn: list[Torn] = []
     files = _numbered(directory, _LOG_NAME)
     for _zxid, path in files:
-        part = read_log(path, known)
+        part = read_log(path, replicas)
         txns.extend(part.txns)
         torn.extend(part.torn)
     return TxnLog(txns, tuple(path for _zxid, path in files), tuple(torn))
@@ -170,19 +199,19 @@ class _Reader:
         path: for errors.
         data: what is written, up to the first hole.
         descriptor: the open file, to look at what is behind the hole.
-        known: as in `read_log`.
+        replicas: as in `read_log`.
     """
 
-    def __init__(self, path: Path, data: bytes, descriptor: int, known: dict[bytes, Txn]) -> None:
-        self._path, self._data, self._descriptor, self._known = path, data, descriptor, known
+    def __init__(self, path: Path, data: bytes, descriptor: int, replicas: Replicas) -> None:
+        self._path, self._data, self._descriptor, self._replicas = path, data, descriptor, replicas
 
     def read(self) -> TxnLog:
         if not self._header_is_whole():
             return TxnLog([], (self._path,), (Torn(self._path, 0),))
-        txns: list[Txn] = []
-        data, known = self._data, self._known
+        data, known = self._data, self._replicas.known
+        at, ends, txns = self._replicas.begin_of(data)
+        at = at or _FILE_HEADER.size
         unpack, adler32, size = _RECORD_HEADER.unpack_from, zlib.adler32, len(data)
-        at = _FILE_HEADER.size
         while size - at >= _RECORD_HEADER.size:
             checksum, length = unpack(data, at)
             start = at + 12
@@ -197,7 +226,9 @@ class _Reader:
                 txn = known[payload] = self._decode(payload, at)
             txns.append(txn)
             at = end + 1
+            ends.append(at)
         torn = self._tail(at)
+        self._replicas.add(data, ends, txns)
         return TxnLog(txns, (self._path,), torn)
 
     def _header_is_whole(self) -> bool:

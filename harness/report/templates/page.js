@@ -68,7 +68,16 @@ function show(from, to) {
     axis.replaceChildren(...times.map((t) => svg("text", {
       x: place(t) + "%", y: 15, class: place(t) < 3 ? "first" : place(t) > 96 ? "last" : ""}, label(t, step))));
   }
+  fit();
   point(at);
+}
+
+// A lane's label is shown where it fits, whatever the zoom and the width of the window.
+function fit() {
+  const labels = [...plots.querySelectorAll(".span text")];
+  for (const label of labels) label.style.display = "inline";
+  const room = labels.map((label) => label.parentNode.getBoundingClientRect().width - label.getBBox().width - 12);
+  labels.forEach((label, k) => { if (room[k] < 0) label.style.display = "none"; });
 }
 
 const shown = (value, unit) => value === null || value === undefined ? "\u2013"
@@ -159,5 +168,6 @@ plots.addEventListener("keydown", (event) => {
   event.preventDefault();
   keys[event.key]();
 });
-addEventListener("resize", () => point(at));
+addEventListener("resize", () => { fit(); point(at); });
+fit();
 })();

@@ -37,7 +37,8 @@ BROKEN = {
     ),
     "nothing breaks": (
         TITLE,
-        "x.toml:step: the plan breaks nothing; write at least one [[step]] or [[random]]",
+        "x.toml:step: the plan breaks nothing; write at least one [[step]] or [[random]]; "
+        "or a `duration`, if nothing shall break",
     ),
     "misspelled key": (
         TITLE + step("switch-down", 'swich = "net1"'),

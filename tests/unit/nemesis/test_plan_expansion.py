@@ -154,10 +154,10 @@ def test_library_plan_is_right_for_its_own_topology(name: str) -> None:
     plan = load_plan(name)
     assert plan.name == name
     assert parse_plan(plan.source, plan.name) == plan
-    assert plan.recovery_within_s
     assert plan.topology in library_topologies()
     check_plan(plan, load_topology(plan.topology))
-    assert expand(plan, seed=0)
+    # no-faults is the one plan that breaks nothing, and so promises nothing about recovery
+    assert bool(plan.recovery_within_s) == bool(expand(plan, seed=0)) == (name != "no-faults")
 
 
 def test_the_library() -> None:

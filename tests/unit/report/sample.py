@@ -140,7 +140,7 @@ def operations(
         function = (Function.SET, Function.GET, Function.SYNC_GET, Function.CREATE)[dice.randrange(4)]
         path = f"/r/{dice.randrange(16)}"
         yield Invoke(process, index, at(call), function, path, f"v{index}" if function.is_write else None)
-        yield _end(dice, process, index, call, function, outage)
+        yield _end(dice, process, index, call, function=function, outage=outage)
 
 
 def _end(
@@ -148,6 +148,7 @@ def _end(
     process: str,
     index: int,
     call: float,
+    *,
     function: Function,
     outage: tuple[float, float] | None,
 ) -> Complete:
@@ -162,7 +163,8 @@ def _end(
             outcome, error, latency = Outcome.FAIL, "SessionMoved", 0.004
     elif dice.random() < 0.01:
         outcome, error = Outcome.FAIL, dice.choice(("BadVersion", "NoNode", "NodeExists"))
-    zxid = None if outcome is Outcome.INFO else 0x2_0000_0000 + index
+    # A session that moved was refused by the server alone, without the quorum, so without a zxid.
+    zxid = None if outcome is Outcome.INFO or error == "SessionMoved" else 0x2_0000_0000 + index
     return Complete(process, index, at(call + latency), outcome, session, index, server, zxid, error=error)
 
 
@@ -201,9 +203,8 @@ def samples(*, seconds: float = 18.0) -> list[Event]:
                 role = "looking"
             elif now >= 4.5:
                 role = "leader" if server == 2 else "follower"
-            connections = (
-                (3, 3, 2)[server - 1] if now < 3.9 else (4, 1, 0)[server - 1] if now < 6.5 else (4, 2, 2)[server - 1]
-            )
+            shares = (3, 3, 2) if now < 3.9 else (4, 1, 0) if now < 6.5 else (4, 2, 2)
+            connections = shares[server - 1]
             events.append(Sample(at(now), server, role, 0x2_0000_0000 + tick, connections))
     return events
 
@@ -222,18 +223,16 @@ def switch_down(
 ) -> list[Event]:
     """A switch that dies, with its proofs; never healed where `end` is None."""
     events: list[Event] = [
-        ProbeEvent(at(start - 0.1), fault_id, "before", False, f"{switch} carries 12 of 12 paths", paths(healthy=True)),
+        ProbeEvent(at(start - 0.1), fault_id, "before", False, f"{switch} carries 9 of 9 paths", paths(healthy=True)),
         FaultEvent(at(start), fault_id, FaultAction.INJECT, "switch-down", switch),
         FaultEvent(at(start + 0.0008), fault_id, FaultAction.INJECTED, "switch-down", switch),
-        ProbeEvent(at(start + 0.3), fault_id, "during", True, f"{switch} carries 0 of 12 paths", paths(healthy=False)),
+        ProbeEvent(at(start + 0.3), fault_id, "during", True, f"{switch} carries 0 of 9 paths", paths(healthy=False)),
     ]
     if end is not None:
         events += [
             FaultEvent(at(end), fault_id, FaultAction.HEAL, "switch-down", switch),
             FaultEvent(at(end + 0.0009), fault_id, FaultAction.HEALED, "switch-down", switch),
-            ProbeEvent(
-                at(end + 0.2), fault_id, "after", False, f"{switch} carries 12 of 12 paths", paths(healthy=True)
-            ),
+            ProbeEvent(at(end + 0.2), fault_id, "after", False, f"{switch} carries 9 of 9 paths", paths(healthy=True)),
         ]
     return events
 
@@ -330,22 +329,31 @@ def with_verdicts(*changed: Verdict, broken: tuple[str, ...] = ()) -> Judgement:
 
 # --- whole folders ------------------------------------------------------------------------------------------------
 
-LOG = """\
-2025-11-22 10:15:01,220 [myid:3] - INFO  [main:QuorumPeerMain@185] - Starting quorum peer, myid=3
-2025-11-22 10:15:02,101 [myid:3] - INFO  [QuorumPeer[myid=3](plain=0.0.0.0:2181):QuorumPeer@1441] - LOOKING
-2025-11-22 10:15:02,480 [myid:3] - INFO  [QuorumPeer[myid=3](plain=0.0.0.0:2181):QuorumPeer@1549] - LEADING
-2025-11-22 10:15:02,512 [myid:3] - INFO  [QuorumPeer[myid=3](plain=0.0.0.0:2181):Leader@620] - LEADING - LEADER ELECTION TOOK - 31 MS
-2025-11-22 10:15:06,912 [myid:3] - WARN  [LearnerHandler-/10.77.1.1:41822:LearnerHandler@713] - ******* GOODBYE /10.77.1.1:41822 ********
-2025-11-22 10:15:06,930 [myid:3] - WARN  [RecvWorker:1:QuorumCnxManager$RecvWorker@1402] - Interrupting SendWorker thread from RecvWorker. sid: 1. myId: 3
-2025-11-22 10:15:07,010 [myid:3] - ERROR [LearnerHandler-/10.77.1.2:41824:LearnerHandler@715] - Unexpected exception in LearnerHandler
-java.net.SocketTimeoutException: Read timed out
-\tat java.base/sun.nio.ch.NioSocketImpl.timedRead(NioSocketImpl.java:288)
-2025-11-22 10:15:07,050 [myid:3] - INFO  [QuorumPeer[myid=3](plain=0.0.0.0:2181):QuorumPeer@1441] - LOOKING
-2025-11-22 10:15:07,900 [myid:3] - WARN  [WorkerSender[myid=3]:QuorumCnxManager@401] - Cannot open channel to 1 at election address /10.77.1.1:3888
-2025-11-22 10:15:08,100 [myid:3] - WARN  [WorkerSender[myid=3]:QuorumCnxManager@401] - Cannot open channel to 1 at election address /10.77.1.1:3888
-2025-11-22 10:15:08,300 [myid:3] - WARN  [WorkerSender[myid=3]:QuorumCnxManager@401] - Cannot open channel to 2 at election address /10.77.1.2:3888
-2025-11-22 10:15:08,402 [myid:3] - INFO  [QuorumPeer[myid=3](plain=0.0.0.0:2181):QuorumPeer@1531] - FOLLOWING
-"""
+
+def log_text(server: int) -> str:
+    """A server's log, in the layout of ZooKeeper's own logback configuration."""
+    peer = f"QuorumPeer[myid={server}](plain=0.0.0.0:2181)"
+    lines = (
+        ("01,220", "INFO ", "main:QuorumPeerMain@185", f"Starting quorum peer, myid={server}"),
+        ("02,101", "INFO ", f"{peer}:QuorumPeer@1441", "LOOKING"),
+        ("02,480", "INFO ", f"{peer}:QuorumPeer@1549", "LEADING"),
+        ("02,512", "INFO ", f"{peer}:Leader@620", "LEADING - LEADER ELECTION TOOK - 31 MS"),
+        ("03,000", "INFO ", "NIOWorkerThread-1:ZooKeeperServer@1127", "nothing that matters"),
+        ("06,912", "WARN ", "LearnerHandler-/10.77.1.1:41822:LearnerHandler@713", "GOODBYE /10.77.1.1:41822"),
+        ("07,010", "ERROR", "LearnerHandler-/10.77.1.2:41824:LearnerHandler@715", "Unexpected exception"),
+        ("07,050", "INFO ", f"{peer}:QuorumPeer@1441", "LOOKING"),
+        *(
+            (f"07,9{n}0", "WARN ", "WorkerSender:QuorumCnxManager@401", f"Cannot open channel to {n}")
+            for n in (1, 2, 3)
+        ),
+        ("08,402", "INFO ", f"{peer}:QuorumPeer@1531", "FOLLOWING"),
+    )
+    text = "".join(
+        f"2025-11-22 10:15:{when} [myid:{server}] - {level} [{where}] - {what}\n" for when, level, where, what in lines
+    )
+    return text.replace(
+        "Unexpected exception\n", "Unexpected exception\njava.io.IOException: closed\n\tat java.base/Net\n"
+    )
 
 
 def write(
@@ -371,7 +379,7 @@ def write(
         _lines(folder.clients_folder / f"{host}.jsonl", sorted(records, key=lambda r: r.at))
     for server in (1, 2, 3):
         folder.server(server).create()
-        (folder.server(server).logs / "server.log").write_text(LOG.replace("myid:3", f"myid:{server}"))
+        (folder.server(server).logs / "server.log").write_text(log_text(server))
         (folder.server(server).config / "zoo.cfg").write_text("tickTime=500\ninitLimit=10\n")
     return Run(folder, judgement)
 
@@ -406,15 +414,13 @@ def violated_run(root: Path) -> Run:
 
 def broken_run(root: Path) -> Run:
     """The harness could not heal the fault, and stopped there."""
-    reason = "switch-down net1 could not be healed: the agent answered 'no such device'"
+    reason = "switch-down net1 could not be healed: the agent answered 'no device'"
     events = [
         *phases()[:2],
         *starts(),
         *(e for e in samples() if e.at < at(11)),
         *switch_down(end=None),
-        FaultEvent(
-            at(11.02), 0, FaultAction.FAILED, "switch-down", "net1", detail="the agent answered 'no such device'"
-        ),
+        FaultEvent(at(11.02), 0, FaultAction.FAILED, "switch-down", "net1", detail="the agent answered 'no device'"),
         Note(at(11.02), reason, broken=True),
         Phase(at(11.1), "aborted", reason),
     ]

@@ -1,3 +1,5 @@
+"""The axis and its bins."""
+
 from __future__ import annotations
 
 import pytest

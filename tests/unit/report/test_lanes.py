@@ -1,4 +1,8 @@
+"""Lanes of servers and clients."""
+
 from __future__ import annotations
+
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,13 +21,8 @@ def sample(at: float, role: str, server: int = 1) -> Sample:
 
 
 def test_equal_neighbours_are_merged() -> None:
-    samples = [
-        sample(0, "follower"),
-        sample(1, "follower"),
-        sample(2, "looking"),
-        sample(3, "leader"),
-        sample(4, "leader"),
-    ]
+    roles = ("follower", "follower", "looking", "leader", "leader")
+    samples = [sample(at, role) for at, role in enumerate(roles)]
     lanes = role_lanes(samples, (), AXIS)
     assert lanes[1] == (Segment(0, 2, "follower"), Segment(2, 3, "looking"), Segment(3, 5, "leader"))
 
@@ -34,13 +33,7 @@ def test_a_role_from_before_the_axis_begins_at_its_edge() -> None:
 
 def test_a_paused_server_is_told_as_paused_and_not_as_down() -> None:
     pause = FaultStory(0, "pause", "zk1,zk2", "minority", round(2 * S), round(2 * S), round(4 * S), round(4 * S))
-    samples = [
-        sample(0, "follower"),
-        sample(1, "down"),
-        sample(6, "follower"),
-        sample(0, "leader", 3),
-        sample(9, "leader", 3),
-    ]
+    samples = [sample(0, "follower"), sample(1, "down"), sample(6, "follower"), sample(0, "leader", 3)]
     lanes = role_lanes(samples, [pause], AXIS)
     assert [s.state for s in lanes[1]] == ["follower", "down", "paused", "down", "follower"]
     assert Segment(2, 4, "paused") in lanes[1]
@@ -54,7 +47,7 @@ ROLES = st.sampled_from(["leader", "follower", "looking", "down"])
 def test_a_lane_is_in_order_without_overlap_and_on_the_axis(items: list[tuple[float, str]]) -> None:
     for lane in role_lanes([sample(at, role) for at, role in items], (), AXIS).values():
         assert all(AXIS.start <= s.start < s.end <= AXIS.end for s in lane)
-        for one, other in zip(lane, lane[1:], strict=False):
+        for one, other in pairwise(lane):
             assert one.end <= other.start + 1e-9
             assert one.state != other.state or other.start > one.end
 

@@ -1,3 +1,5 @@
+"""Counts and percentiles on known data."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -9,8 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from harness.zookeeper.download import REPOSITORY_VARIABLE
-from harness.zookeeper.lock import LockedJar
+from harness.zookeeper.lock import REPOSITORY_VARIABLE, LockedJar
 
 
 def jar(name: str, content: bytes, version: str = "1.0") -> LockedJar:

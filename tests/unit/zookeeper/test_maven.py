@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DistributionCorrupt, DistributionUnavailable, UsageError
-from harness.zookeeper.download import REPOSITORY_VARIABLE
-from harness.zookeeper.lock import LockedJar
+from harness.zookeeper.lock import REPOSITORY_VARIABLE, LockedJar
 from harness.zookeeper.maven import cached_jars
 from tests.unit.zookeeper.repository import Repository, jar, serving
 
@@ -176,6 +175,33 @@ class TestTheUsersOwnMaven:
         with pytest.raises(DistributionCorrupt):
             fetch(tmp_path / "cache", environ, locked)
         assert files(tmp_path / "cache") == []
+
+    def test_without_it_the_repository_is_asked(
+        self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jgo.constants.MAVEN_CENTRAL_URL", repository.url)
+        locked = repository.put("server", b"from the repository")
+        absent = jar("other", b"")
+        said: list[str] = []
+        environ = {"HOME": str(tmp_path), "PATH": f"{self._mvn(tmp_path, absent, 1)}:/usr/bin:/bin"}
+        (path,) = cached_jars((locked,), tmp_path / "cache", environ, said.append)
+        assert path.read_bytes() == b"from the repository"
+        assert said[1] == "mvn could not fetch them (exit code 1); doing without it"
+
+    def test_another_jar_in_its_local_repository_is_told_and_not_taken(
+        self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jgo.constants.MAVEN_CENTRAL_URL", repository.url)
+        locked = repository.put("server", b"released")
+        own = tmp_path / ".m2" / "repository" / locked.path
+        own.parent.mkdir(parents=True)
+        own.write_bytes(b"built by hand")
+        said: list[str] = []
+        environ = {"HOME": str(tmp_path), "PATH": ""}
+        (path,) = cached_jars((locked,), tmp_path / "cache", environ, said.append)
+        assert path.read_bytes() == b"released"
+        assert own.read_bytes() == b"built by hand"
+        assert said[0] == f"not using {own}: its SHA-256 is not the locked one"
 
     @staticmethod
     def _mvn(folder: Path, locked: LockedJar, code: int) -> Path:

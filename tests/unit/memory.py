@@ -1,0 +1,172 @@
+"""A testbed in memory, for what is pure logic: links and processes change as the kernel changes them, nothing runs.
+
+Two things only this one can show: any order of thousands of faults in a second, and a kernel that does not obey.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import TestbedError
+from harness.history.folder import RunFolder, ServerFolder
+from harness.history.records import Event
+from harness.testbed.handles import Exit, Link, Process
+from harness.testbed.wire import LinkState
+from harness.testbed.wire import Path as Reached
+from harness.topology.model import Topology
+from harness.zookeeper.distribution import Distribution, LoggingBackend
+from harness.zookeeper.ensemble import Ensemble
+from harness.zookeeper.java import Java
+from harness.zookeeper.launch import Launch
+
+
+@dataclass
+class _Member:
+    """A process: stopped or not, with a SIGTERM that waits for it to go on, or ended."""
+
+    process: Process
+    stopped: bool = False
+    terminating: bool = False
+    end: Exit | None = None
+
+
+@dataclass
+class MemoryTestbed:
+    """Implements `harness.testbed.handles.Testbed`."""
+
+    topology: Topology
+    #: Links that do what they want: cut or restored, they stay as they are.
+    disobedient: set[Link] = field(default_factory=set)
+    #: Hosts whose processes take no signal.
+    immortal: set[str] = field(default_factory=set)
+    #: Every batch of changes, in order.
+    batches: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
+
+    kind = "memory"
+    rootless = True
+
+    def __post_init__(self) -> None:
+        self._up = {Link(name): True for name in self.topology.switch_names}
+        self._up |= {Link(nic.switch, nic.host): True for nic in self.topology.nics()}
+        self._members: dict[int, _Member] = {}
+        self._peers = contextlib.ExitStack()
+
+    # --- links -------------------------------------------------------------------------------------------
+
+    def set_links(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
+        """As the agent does it: a switch takes all its ports along."""
+        started = time.monotonic_ns()
+        if links:
+            self.batches.append((tuple(link.name for link in links), up))
+        for link in links:
+            if link not in self._up:
+                raise TestbedError("there is no such link", where=link.name)
+            for other in self._up:
+                if other == link or (link.host is None and other.switch == link.switch):
+                    self._up[other] = self._up[other] if other in self.disobedient else up
+        return started, time.monotonic_ns()
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        return tuple(LinkState(link.switch, link.host, up) for link, up in self._up.items())
+
+    @property
+    def down(self) -> frozenset[str]:
+        """The names of everything that is down."""
+        return frozenset(link.name for link, up in self._up.items() if not up)
+
+    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[Reached, ...]:
+        del timeout_ms
+        nics = [nic for nic in self.topology.nics() if nic.switch in switches]
+        return tuple(
+            Reached(a.host, b.host, a.switch, 100.0 if self._passes(a.host, b.host, a.switch) else None)
+            for a in nics
+            for b in nics
+            if a.switch == b.switch and a.host != b.host
+        )
+
+    def _passes(self, source: str, destination: str, switch: str) -> bool:
+        return all(self._up[link] for link in (Link(switch), Link(switch, source), Link(switch, destination)))
+
+    # --- processes ---------------------------------------------------------------------------------------
+
+    def spawn(
+        self, host: str, argv: Sequence[str], env: Mapping[str, str], output: Path, *, channel: bool = False
+    ) -> Process:
+        del argv, env, output, channel
+        process = Process(len(self._members) + 1, host, time.monotonic_ns())
+        self._members[process.pid] = _Member(process)
+        return process
+
+    def signal(self, process: Process, number: signal.Signals) -> None:
+        member = self._members[process.pid]
+        if member.end is not None or process.host in self.immortal:
+            return
+        if number is signal.SIGSTOP:
+            member.stopped = True
+        elif number is signal.SIGCONT:
+            member.stopped = False
+        elif number is signal.SIGTERM:
+            member.terminating = True
+        if number is signal.SIGKILL or (member.terminating and not member.stopped):
+            member.end = Exit(-int(number), time.monotonic_ns())
+
+    def state(self, process: Process) -> str:
+        member = self._members[process.pid]
+        return "X" if member.end else "T" if member.stopped else "S"
+
+    def exited(self, process: Process) -> Exit | None:
+        return self._members[process.pid].end
+
+    def living(self, host: str) -> list[str]:
+        """The states of a host's living processes."""
+        return [self.state(m.process) for m in self._members.values() if m.process.host == host and not m.end]
+
+    def tcp_socket(self, host: str) -> socket.socket:
+        """A conversation with the server on that host: already answered if it lives, else one that ends at once.
+
+        The server with the lowest id that lives leads. A stopped one keeps the connection, and says nothing.
+        """
+        ours, theirs = socket.socketpair()
+        states = self.living(host)
+        if not states:
+            theirs.close()
+            return ours
+        self._peers.callback(theirs.close)
+        if states == ["S"]:
+            first = min((s.id for s in self.topology.servers if self.living(s.host) == ["S"]), default=0)
+            mode = "leader" if host == f"zk{first}" else "follower"
+            theirs.sendall(f"Zxid: 0x1\nMode: {mode}\n".encode())
+            theirs.shutdown(socket.SHUT_WR)
+        return ours
+
+    def close(self) -> None:
+        self._peers.close()
+
+
+class _Plain(Launch):
+    """A command line that needs no files."""
+
+    def argv(self, folder: ServerFolder) -> list[str]:
+        del folder
+        return ["server"]
+
+
+@contextlib.contextmanager
+def memory_ensemble(topology: Topology, events: list[Event] | None = None) -> Iterator[tuple[Ensemble, MemoryTestbed]]:
+    """An ensemble in memory, all its servers started; its events are appended to `events`."""
+    testbed = MemoryTestbed(topology)
+    java = Java(Path("java"), "PATH", "17", 17)
+    launch = _Plain(java, Distribution("3.9.5", "maven", (), LoggingBackend.NONE), topology)
+    record = events.append if events is not None else lambda _event: None
+    launches = {server.id: launch for server in topology.servers}
+    ensemble = Ensemble(testbed, topology, RunFolder(Path("nowhere")), launches, record)
+    for server in topology.servers:
+        ensemble.start_server(server.id)
+    with contextlib.closing(testbed):
+        yield ensemble, testbed

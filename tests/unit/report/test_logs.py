@@ -1,0 +1,55 @@
+"""What is picked from a server's log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.report.logs import MAX_LENGTH, MAX_LINES, read_log
+from tests.unit.report.sample import log_text
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "server.log"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_roles_warnings_and_errors_are_picked_and_repeats_counted(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, log_text(3)), 3, "servers/3/logs/server.log")
+    assert [line.kind for line in log.lines] == ["role"] * 4 + ["warn", "error", "role", "warn", "role"]
+    assert log.lines[0].time == "10:15:01.220"
+    assert log.lines[7].repeats == 3
+    assert (log.errors, log.warnings, log.left_out) == (1, 4, 0)
+    assert not any("IOException" in line.text or "nothing" in line.text for line in log.lines)
+
+
+def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
+    assert read_log(tmp_path / "none.log", 1, "none.log").lines == ()
+
+
+def line(second: int, level: str, text: str) -> str:
+    return f"2025-11-22 10:{second // 60 % 60:02}:{second % 60:02},000 [myid:1] - {level} [main:Main@1] - {text}\n"
+
+
+def test_a_long_log_is_bounded_and_warnings_do_not_crowd_out_roles(tmp_path: Path) -> None:
+    words = ("alpha", "beta", "gamma")
+    warnings = [line(k, "WARN", f"{words[k % 3]} {'x' * 1000}") for k in range(3000)]
+    warnings[1500:1500] = [line(1500, "INFO", "LOOKING"), line(1501, "INFO", "LEADING")]
+    log = read_log(write(tmp_path, "".join(warnings)), 1, "server.log")
+    assert len(log.lines) <= MAX_LINES
+    assert all(len(one.text) <= MAX_LENGTH for one in log.lines)
+    assert sum(one.kind == "role" for one in log.lines) == 2
+    assert log.left_out + len(log.lines) == 3002
+    assert [one.number for one in log.lines] == sorted(one.number for one in log.lines)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(["WARN", "ERROR", "INFO"]), st.text(max_size=50)), max_size=120))
+def test_any_log_is_read_and_bounded(tmp_path: Path, items: list[tuple[str, str]]) -> None:
+    text = "".join(line(k, level, words) for k, (level, words) in enumerate(items))
+    path = tmp_path / "server.log"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert len(read_log(path, 1, "server.log").lines) <= MAX_LINES
