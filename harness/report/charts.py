@@ -170,18 +170,19 @@ def throughput_chart(data: Throughput, load_end: float) -> Chart:
         "reads": data.rate(data.reads),
         "writes": data.rate(data.writes),
         "refused": data.rate(data.refused),
-        "lost": data.rate(data.indeterminate),
         "failed": data.rate(data.failed),
+        "lost": data.rate(data.indeterminate),
     }
-    scale = LinearScale.over(max((max(r) for r in rates.values()), default=0.0))
+    # The columns are stacked: those of failed operations reach above, and are painted before, the indeterminate ones.
+    drawn = rates | {"failed": data.rate([a + b for a, b in zip(data.failed, data.indeterminate, strict=True)])}
+    scale = LinearScale.over(max(max(values) for values in drawn.values()))
     grid = Grid(data.bins)
     lines = []
-    for key, values in rates.items():
+    for key, values in drawn.items():
         heights = [scale.height(v) if v or data.bins.left(i) < load_end else None for i, v in enumerate(values)]
-        bars = key in ("failed", "lost")
-        label = "indeterminate" if key == "lost" else key
+        stroke = grid.steps(heights) if key in ("reads", "writes", "refused") else ""
         fill = grid.columns(heights) if key != "refused" else ""
-        lines.append(Line(key, key, label, "" if bars else grid.steps(heights), fill, values))
+        lines.append(Line(key, key, "indeterminate" if key == "lost" else key, stroke, fill, rates[key]))
     return Chart(
         key="throughput",
         title="Throughput",
@@ -189,7 +190,7 @@ def throughput_chart(data: Throughput, load_end: float) -> Chart:
         description=(
             "Operations per second by the time of their return. Answers are lines: acknowledged reads and writes, and "
             "requests that the servers refused (such as a set of an outdated version). Columns are indeterminate "
-            "operations (sent, and no answer came) and failed ones (never applied, and nobody said so). "
+            "operations (sent, and no answer came) and failed ones (certainly never applied). "
             f"One bin is {duration(data.bins.width)}."
         ),
         lines=tuple(lines),

@@ -27,7 +27,7 @@ MAX_BARS = 300
 #: window, and when it is enlarged by some factor that is still of use.
 PIXELS = 8
 ROOMS = {"always": 540, "wide": 880, "zoomed": 10_000}
-#: How wide a character of a fault's label is, in percent of the narrowest axis that the page is laid out for (560 pixels).
+#: How wide a character of a fault's label is, in percent of the axis in the narrowest layout.
 CHARACTER = 1.25
 #: The roles that a lane may show, in the order of the legend.
 ROLES = ("leader", "follower", "observer", "standalone", "looking", "down", "paused")

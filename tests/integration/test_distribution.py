@@ -7,8 +7,9 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -180,3 +181,40 @@ def test_class_data_of_other_jars_is_not_taken(tmp_path: Path, java: None) -> No
     runtime, environ = find_java(), {"ZKCHAOS_CACHE": str(tmp_path)}
     assert ensure_class_data(runtime, had("3.9"), environ=environ) != ()
     assert class_data_flags(runtime, had("3.8"), environ=environ) == ()
+
+
+def processes_with(text: str) -> set[int]:
+    """The running processes that have `text` in their arguments."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+        except OSError:
+            continue  # it ended in between
+    return found
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_making_class_data_leaves_no_server_behind_when_it_is_killed(tmp_path: Path, java: None) -> None:
+    had("3.9")
+    code = (
+        "from harness.zookeeper.class_data import ensure_class_data\n"
+        "from harness.zookeeper.distribution import resolve\n"
+        "from harness.zookeeper.java import find_java\n"
+        f"ensure_class_data(find_java(), resolve('3.9'), environ={{'ZKCHAOS_CACHE': {str(tmp_path)!r}}})\n"
+    )
+    making = subprocess.Popen([sys.executable, "-c", code])
+    servers = f"{tmp_path}/class-data/training-"
+    try:
+        wait_until(lambda: len(processes_with(servers)) == 2, "no training ensemble was started")
+    finally:
+        making.kill()
+        making.wait()
+    wait_until(lambda: not processes_with(servers), "a server outlived the process that started it")

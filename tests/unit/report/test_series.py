@@ -18,11 +18,16 @@ S = 1_000_000_000
 
 
 def operation(
-    call: float, took: float | None = 0.001, outcome: Outcome = Outcome.OK, function: Function = Function.GET
+    call: float,
+    took: float | None = 0.001,
+    outcome: Outcome = Outcome.OK,
+    function: Function = Function.GET,
+    *,
+    zxid: int | None = None,
 ) -> Operation:
     start = round(call * S)
     end = None if took is None else start + round(took * S)
-    return Operation("c1.0", 0, function, "/r/0", start, end, outcome)
+    return Operation("c1.0", 0, function, "/r/0", start, end, outcome, zxid=zxid)
 
 
 def ten_seconds(width: float = 1.0) -> Bins:
@@ -38,6 +43,7 @@ def test_operations_are_counted_by_their_return_and_what_became_of_them() -> Non
             operation(0.5),
             operation(0.9, 0.2, function=Function.SET),
             operation(2.1, outcome=Outcome.FAIL, function=Function.SET),
+            operation(2.5, outcome=Outcome.FAIL, function=Function.SET, zxid=9),
             operation(3.2, None, Outcome.INFO, Function.DELETE),
             operation(3.3, 2.0, Outcome.INFO),
         ],
@@ -46,6 +52,7 @@ def test_operations_are_counted_by_their_return_and_what_became_of_them() -> Non
     )
     assert seen.reads == (1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert seen.writes == (0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert seen.refused == (0, 0, 1, 0, 0, 0, 0, 0, 0, 0)
     assert seen.failed == (0, 0, 1, 0, 0, 0, 0, 0, 0, 0)
     assert seen.indeterminate == (0, 0, 0, 1, 0, 1, 0, 0, 0, 0)
 
@@ -62,6 +69,7 @@ operations = st.lists(
         st.none() | st.floats(0, 30),
         st.sampled_from(Outcome),
         st.sampled_from(Function),
+        zxid=st.none() | st.just(7),
     ),
     max_size=200,
 )
@@ -74,7 +82,8 @@ def test_no_operation_is_lost_or_counted_twice(several: list[Operation], span: f
     answered = [o for o in several if o.outcome is Outcome.OK]
     assert sum(seen.reads) == sum(not o.function.is_write for o in answered)
     assert sum(seen.writes) == sum(o.function.is_write for o in answered)
-    assert sum(seen.failed) == sum(o.outcome is Outcome.FAIL for o in several)
+    assert sum(seen.failed) == sum(o.outcome is Outcome.FAIL and o.zxid is None for o in several)
+    assert sum(seen.refused) == sum(o.outcome is Outcome.FAIL and o.zxid is not None for o in several)
     assert sum(seen.indeterminate) == sum(o.outcome is Outcome.INFO for o in several)
     timed = latency(several, axis, bins(axis, len(several)))
     assert sum(timed.samples) == sum(o.returned is not None for o in answered)
