@@ -138,6 +138,8 @@ def list_runs(
     """List the runs, newest first."""
     from harness.check.verdict import load_judgement
 
+    if runs.exists() and not runs.is_dir():
+        raise RunFolderError("this is not a folder of runs", where=str(runs), next_step="name one with --runs")
     table = Table("run", "topology", "seed", "verdict", box=None)
     for number, folder in enumerate(run_folders(runs)):
         if number == limit:
@@ -207,14 +209,24 @@ def top(
 
 
 def _find(name: str, runs: Path) -> RunFolder:
-    path = Path(name)
-    if not (path / "scenario.json").exists() and (runs / name).exists():
-        path = runs / name
-    if not path.exists():
-        raise RunFolderError(
-            "there is no such run", where=name, next_step=f"`zkchaos runs --runs {runs}` lists those there are"
-        )
-    return RunFolder.open(path)
+    for path in (Path(name), runs / name):
+        if _exists(path / "scenario.json"):
+            return RunFolder.open(path)
+    for path in (runs / name, Path(name)):
+        if _exists(path):
+            return RunFolder.open(path)  # says what is wrong with it
+    where = name if len(name) < 200 else f"{name[:200]}…"
+    raise RunFolderError(
+        "there is no such run", where=where, next_step=f"`zkchaos runs --runs {runs}` lists those there are"
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Whether it exists; no error for a path that no file can have."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 #: The base of typer's complaints about options and arguments, wherever this version of typer keeps it.
@@ -237,11 +249,10 @@ def _run(arguments: list[str]) -> int:
         result = app(arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except ZkChaosError as problem:
-        _errors.print(Text(f"zkchaos: {problem}"), soft_wrap=True)
+        _complain(str(problem))
         return problem.exit_code
     except _UsageProblem as problem:
-        message = getattr(problem, "message", str(problem))
-        _errors.print(Text(f"zkchaos: {message}; see `zkchaos --help`"), soft_wrap=True)
+        _complain(_usage_words(problem))
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
@@ -249,6 +260,26 @@ def _run(arguments: list[str]) -> int:
         # `zkchaos runs | head`: nobody reads on; keep Python from complaining when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as problem:
+        # a file that may not be read, a disk that is gone: not a mistake of the harness, and no reason for a traceback
+        _complain(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
+        return ZkChaosError.exit_code
+
+
+def _complain(text: str) -> None:
+    """One line on stderr, whatever characters a file's name may have."""
+    from harness.topology.toml_document import one_line
+
+    _errors.print(Text(f"zkchaos: {one_line(text)}"), soft_wrap=True)
+
+
+def _usage_words(problem: Exception) -> str:
+    """What typer has to say, with the option it is about and where to read on."""
+    describe = getattr(problem, "format_message", None)
+    said = str(describe()) if callable(describe) else str(problem)
+    context: typer.Context | None = getattr(problem, "ctx", None)
+    command = f"zkchaos {context.info_name}" if context is not None and context.parent is not None else "zkchaos"
+    return f"{said.rstrip('.')}; see `{command} --help`"
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class LiveView:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=None)
         self._start: int | None = None

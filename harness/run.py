@@ -315,5 +315,6 @@ def describe_machine(software: Software, testbed: NamespacesTestbed) -> Environm
         java_source=software.java.source,
         testbed=testbed.kind,
         rootless=testbed.rootless,
+        wall_offset_ns=time.time_ns() - time.monotonic_ns(),
         servers=servers,
     )

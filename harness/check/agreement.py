@@ -41,8 +41,8 @@ def check(evidence: Evidence) -> Verdict:
         Figure("final reads", len(evidence.final_reads), ""),
     )
     kept = (
-        f"{len(logs)} servers have the same {count(compared, 'transaction')}, "
-        f"and {count(len(evidence.final_reads), 'final read')} agree."
+        f"The logs of {len(logs)} servers agree in all {count(compared, 'transaction')} that they share, "
+        f"and so do {count(len(evidence.final_reads), 'final read')}."
     )
     return GUARANTEE.judged(problems, _doubts(evidence), kept, figures, _notes(evidence))
 

@@ -46,7 +46,7 @@ class ServerLog:
     torn: int = 0
 
     @cached_property
-    def _in_order(self) -> list[Txn]:
+    def in_order(self) -> list[Txn]:
         """Its transactions by ascending zxid; of two with one zxid the one that was written first."""
         if not self.backwards and not self._repeats:
             return self.txns
@@ -58,12 +58,12 @@ class ServerLog:
     @cached_property
     def zxids(self) -> list[int]:
         """Its zxids, ascending, each once."""
-        return [txn.zxid for txn in self._in_order]
+        return [txn.zxid for txn in self.in_order]
 
     def get(self, zxid: int) -> Txn | None:
         """Its transaction with that zxid, or None."""
         at = bisect_left(self.zxids, zxid)
-        return self._in_order[at] if at < len(self.zxids) and self.zxids[at] == zxid else None
+        return self.in_order[at] if at < len(self.zxids) and self.zxids[at] == zxid else None
 
     def has(self, zxid: int) -> bool:
         """Whether it has a transaction with that zxid."""
@@ -224,14 +224,12 @@ def merge_logs(logs: Mapping[int, ServerLog], voters: frozenset[int], quorum: in
 
 def _trim(logs: Mapping[int, ServerLog]) -> tuple[list[Txn], Mapping[int, ServerLog]]:
     """What all logs have alike at their begin and end, and the rest of each. Replicas differ in few places."""
-    everyone = [log.txns for log in logs.values()]
+    everyone = [log.in_order for log in logs.values()]
     shortest = min(map(len, everyone), default=0)
-    if any(log.backwards for log in logs.values()):
-        return [], logs
     head = _alike(shortest, lambda size: [txns[:size] for txns in everyone])
     tail = _alike(shortest - head, lambda size: [txns[len(txns) - size :] for txns in everyone])
     alike = everyone[0][:head] + everyone[0][len(everyone[0]) - tail :] if everyone else []
-    rest = {server: ServerLog(log.txns[head : len(log.txns) - tail]) for server, log in logs.items()}
+    rest = {server: ServerLog(log.in_order[head : len(log.in_order) - tail]) for server, log in logs.items()}
     return alike, rest
 
 

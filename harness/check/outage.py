@@ -14,7 +14,7 @@ are one **disturbance**: a client that got one answer and then lost its server a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
 import msgspec
@@ -38,22 +38,31 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     #: The last answer before and the first after; None at the begin and the end of the history.
     before: Operation | None
     after: Operation | None
+    #: Of a wait that never ended: the last moment at which anybody still wanted something.
+    given_up: int = 0
 
-    def length(self, now: int) -> int:
-        """Nanoseconds; until `now` if it never ended."""
-        return (self.end if self.end is not None else max(now, self.start)) - self.start
+    @property
+    def until(self) -> int:
+        """Its end, or when the last one gave up."""
+        return self.end if self.end is not None else self.given_up
+
+    @property
+    def length(self) -> int:
+        """Nanoseconds."""
+        return self.until - self.start
 
 
 #: A client wanted a write: until when, from when, and the answered operation, if there was an answer.
 Attempt = tuple[int, int, Operation | None]
 
 
-def attempts_of(writes: Sequence[Operation], sessions: Iterable[SessionEvent]) -> list[Attempt]:
+def attempts_of(writes: Sequence[Operation], sessions: Iterable[SessionEvent], load_end: int) -> list[Attempt]:
     """When one client wanted a write done, in the order of the ends.
 
     Args:
         writes: the client's writes, in the order of their calls.
-        sessions: the changes of its session; a lost connection counts as an attempt.
+        sessions: the changes of its session, in order; it wants to write all the time that it is disconnected.
+        load_end: nobody waits any longer than until then for an answer that never comes.
     """
     attempts: list[Attempt] = []
     ok, fail = Outcome.OK, Outcome.FAIL
@@ -66,11 +75,25 @@ def attempts_of(writes: Sequence[Operation], sessions: Iterable[SessionEvent]) -
                 answered = until
         else:
             # Nobody waits any longer for a lost write once a later one is answered.
-            given_up = until if until is not None else op.call
-            attempts.append((given_up if answered is None else min(given_up, answered), op.call, None))
-    attempts += [(event.at, event.at, None) for event in sessions if event.state is SessionState.SUSPENDED]
+            given_up = load_end if until is None or until > load_end else until
+            if answered is not None and answered < given_up:
+                given_up = answered
+            attempts.append((max(given_up, op.call), op.call, None))
+    attempts += _disconnected(sessions, load_end)
     attempts.sort(key=itemgetter(0))
     return attempts
+
+
+def _disconnected(sessions: Iterable[SessionEvent], load_end: int) -> Iterator[Attempt]:
+    since: int | None = None
+    for event in sessions:
+        if event.state is SessionState.SUSPENDED and since is None:
+            since = event.at
+        elif event.state in (SessionState.CONNECTED, SessionState.CLOSED) and since is not None:
+            yield (event.at, since, None)
+            since = None
+    if since is not None and since < load_end:
+        yield (load_end, since, None)
 
 
 def waits(attempts: Sequence[Attempt]) -> list[Wait]:
@@ -87,12 +110,13 @@ def waits(attempts: Sequence[Attempt]) -> list[Wait]:
     for until, call, answer in reversed(attempts):
         if answer is not None:
             if earliest is not None:
-                found.append(Wait(until if until > earliest else earliest, end, answer, after))
+                given_up = 0 if end is not None else attempts[-1][0]
+                found.append(Wait(until if until > earliest else earliest, end, answer, after, given_up))
             end, after = until, answer
         if earliest is None or call < earliest:
             earliest = call
     if earliest is not None:
-        found.append(Wait(earliest, end, None, after))
+        found.append(Wait(earliest, end, None, after, 0 if end is not None else attempts[-1][0]))
     found.reverse()
     return found
 
@@ -106,21 +130,20 @@ def stall_threshold(normal: list[Wait]) -> int:
     return min(LONGEST_STALL, max(SHORTEST_STALL, STALL_FACTOR * usual))
 
 
-def disturbances(found: list[Wait], threshold: int, now: int) -> list[Wait]:
+def disturbances(found: list[Wait], threshold: int) -> list[Wait]:
     """One client's stalls, those with little calm between them merged.
 
     Args:
         found: from `waits`.
         threshold: from `stall_threshold`.
-        now: the end of the load, for a wait that never ended.
     """
     merged: list[Wait] = []
     for wait in found:
-        if (now if wait.end is None else wait.end) - wait.start < threshold:
+        if wait.length < threshold:
             continue
         last = merged[-1] if merged else None
         if last is not None and last.end is not None and wait.start - last.end < CALM:
-            merged[-1] = Wait(last.start, wait.end, last.before, wait.after)
+            merged[-1] = Wait(last.start, wait.end, last.before, wait.after, wait.given_up)
         else:
             merged.append(wait)
     return merged

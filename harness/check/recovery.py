@@ -57,9 +57,10 @@ class Disturbed:
     #: What it counts from: the injection, the heal, or its own begin.
     since: int
 
-    def lasted(self, load_end: int) -> int:
-        """Nanoseconds until the client was served again, or until the load ended."""
-        return (self.wait.end if self.wait.end is not None else max(load_end, self.wait.start)) - self.since
+    @property
+    def lasted(self) -> int:
+        """Nanoseconds until the client was served again, or gave up."""
+        return self.wait.until - self.since
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class FaultRecovery:
     """What one fault did to the clients."""
 
     fault: FaultEvent
+    #: When its healing began; None if it was never healed.
     healed: int | None
     #: The next fault's injection, or the end of the load.
     end: int
@@ -88,17 +90,17 @@ class FaultRecovery:
     @property
     def write_outage_s(self) -> float:
         """Seconds."""
-        return self.outage.length(self.load_end) / 1e9 if self.outage is not None else 0.0
+        return self.outage.length / 1e9 if self.outage is not None else 0.0
 
     @property
     def recovery_s(self) -> float:
         """Seconds from the injection until every client was served again; 0 if none was disturbed."""
-        return max((d.lasted(self.load_end) for d in self.during), default=0) / 1e9
+        return max((d.lasted for d in self.during), default=0) / 1e9
 
     @property
     def heal_s(self) -> float:
         """Seconds from the heal until every client that it disturbed was served again; 0 if none was."""
-        return max((d.lasted(self.load_end) for d in self.after), default=0) / 1e9
+        return max((d.lasted for d in self.after), default=0) / 1e9
 
     @property
     def unrecovered(self) -> tuple[Disturbed, ...]:
@@ -137,13 +139,13 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     writes = evidence.writes
     load_end = evidence.phase_at("quiesce") or max((op.call for op in writes), default=faults[-1].at)
     timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
-    attempts = {name: attempts_of(*mine) for name, mine in _by_process(writes, evidence.sessions).items()}
+    attempts = {name: attempts_of(*mine, load_end) for name, mine in _by_process(writes, evidence.sessions).items()}
     all_waits = {name: waits(mine) for name, mine in attempts.items()}
     threshold = stall_threshold(
-        [w for found in all_waits.values() for w in found if w.before and (w.end or load_end) <= faults[0].at]
+        [w for found in all_waits.values() for w in found if w.before is not None and w.until <= faults[0].at]
     )
     for name, found in all_waits.items():
-        timeline.add_client(name, disturbances(found, threshold, load_end), threshold)
+        timeline.add_client(name, disturbances(found, threshold), threshold)
     timeline.add_service(waits(sorted(chain.from_iterable(attempts.values()), key=itemgetter(0))), threshold)
     first_answers = [min((w.end for w in found if w.end is not None), default=load_end) for found in all_waits.values()]
     return tuple(map(partial(timeline.recovery, writes=writes, first_answers=first_answers), range(len(faults))))
@@ -188,7 +190,7 @@ class _Timeline:
             here = (self._after if after_heal else self._during)[place]
             candidate = Disturbed(process, wait, since)
             known = here.get(process)
-            if known is None or wait.length(self._load_end) > known.wait.length(self._load_end):
+            if known is None or wait.length > known.wait.length:
                 here[process] = candidate
 
     def add_service(self, found: list[Wait], tolerance: int) -> None:
@@ -197,10 +199,12 @@ class _Timeline:
         for place, injected in enumerate(self._injections):
             end = self._injections[place + 1] - tolerance if place + 1 < len(self._injections) else self._load_end
             here = found[bisect_left(starts, injected - tolerance) : bisect_left(starts, end)]
+            if here and here[-1].end is None and here[-1].length < tolerance:
+                here.pop()  # the last write of the load was lost, and nobody asked again
             if here:
                 # An outage does not begin before its fault, even where a request was already on its way.
-                w = max(here, key=lambda wait: (wait.end or self._load_end) - max(wait.start, injected))
-                self._outages[place] = Wait(max(w.start, injected), w.end, w.before, w.after)
+                w = max(here, key=lambda wait: wait.until - max(wait.start, injected))
+                self._outages[place] = Wait(max(w.start, injected), w.end, w.before, w.after, w.given_up)
 
     def recovery(self, place: int, *, writes: Sequence[Operation], first_answers: list[int]) -> FaultRecovery:
         fault = self._faults[place]
@@ -222,11 +226,11 @@ def _over_budget(recovery: FaultRecovery, budget: float | None, evidence: Eviden
     if budget is None or recovery.working == 0:
         return []
     limit = round(budget * 1e9)
-    late = [d for d in (*recovery.during, *recovery.after) if d.lasted(recovery.load_end) > limit]
+    late = [d for d in (*recovery.during, *recovery.after) if d.lasted > limit]
     if not late:
         return []
-    worst = max(late, key=lambda d: d.lasted(recovery.load_end))
-    lasted = worst.lasted(recovery.load_end) / 1e9
+    worst = max(late, key=lambda d: d.lasted)
+    lasted = worst.lasted / 1e9
     ended = "was answered again only" if worst.wait.end is not None else "was still not answered"
     cause = "healing" if worst in recovery.after else "injection"
     prediction = sentence(recovery.fault, evidence)
@@ -240,10 +244,10 @@ def _over_budget(recovery: FaultRecovery, budget: float | None, evidence: Eviden
     if worst.wait.after is None:
         witnesses.append(
             Witness(
-                text=f"no write of {worst.process} was answered from {words.at(worst.wait.start)} until the load "
-                f"ended at {words.at(recovery.load_end)}",
+                text=f"no write of {worst.process} was answered from {words.at(worst.wait.start)} on; it gave up at "
+                f"{words.at(worst.wait.until)}",
                 start=worst.wait.start,
-                end=recovery.load_end,
+                end=worst.wait.until,
             )
         )
     return [Problem(summary, tuple(witnesses))]
@@ -279,9 +283,9 @@ def _unclear(recovery: FaultRecovery, budget: float | None, words: Words) -> lis
         ]
     limit = round(budget * 1e9) if budget is not None else None
     for open_one in recovery.unrecovered:
-        if limit is None or open_one.lasted(recovery.load_end) <= limit:
+        if limit is None or open_one.lasted <= limit:
             return [
-                f"The load ended {open_one.lasted(recovery.load_end) / 1e9:.2f} s into a wait of {open_one.process} "
+                f"The load ended {open_one.lasted / 1e9:.2f} s into a wait of {open_one.process} "
                 f"after {recovery.name}: too early to tell."
             ]
     return []

@@ -76,6 +76,7 @@ class Node(msgspec.Struct):
     mzxid: int
 
     def stat(self) -> Stat:
+        """Its Stat, as ZooKeeper would tell it."""
         return Stat(self.czxid, self.mzxid, self.czxid, self.version, 0, 0, len(self.value), 0)
 
 
@@ -159,6 +160,7 @@ class _Session:
 
 
 def register_path(number: int) -> str:
+    """The znode of one register."""
     return f"/zkchaos/r{number:02d}"
 
 

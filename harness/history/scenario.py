@@ -74,3 +74,5 @@ class Environment(msgspec.Struct, frozen=True):
     #: True if the testbed used a user namespace (no root).
     rootless: bool
     servers: tuple[ServerSoftware, ...] = ()
+    #: The wall clock minus CLOCK_MONOTONIC at that time, nanoseconds; it puts lines of server logs on the time axis.
+    wall_offset_ns: int | None = None

@@ -98,8 +98,12 @@ class LinkFault(Fault):
         return any(self._world.links.is_cut(end, but=self.id) for end in ends)
 
     def _by_kernel_state(self) -> Probe:
-        """Where other faults hold every path, only the kernel's own word is left: the link is down or it is not."""
-        if self._world.links.is_cut(self._link, but=self.id):
+        """Where other faults hold every path, only the kernel's own word is left: the link is down or it is not.
+
+        A link that others keep down is as dead as this fault wants it; once this one has let go, it is not to blame.
+        """
+        links = self._world.links
+        if links.is_cut(self._link, but=self.id) and not links.held_by(self.id, self._link):
             found = Measurement(self._link.name, "held by another fault", healthy=True)
             return Probe(False, f"{self._link.name} is held by another fault; this one has let go", (found,))
         for state in self._world.testbed.link_states():
@@ -141,7 +145,8 @@ class ProcessFault(Fault):
 
     def _look_at(self, server: int) -> tuple[Measurement, ...]:
         host = self._world.topology.server(server).host
-        if self._world.servers.held(server, but=self.id):
+        servers = self._world.servers
+        if servers.held(server, but=self.id) and not servers.held_by(self.id, server):
             return (Measurement(f"process of {host}", "held by another fault", healthy=True),)
         state = self._world.ensemble.process_state(server)
         pid = self._world.ensemble.pid(server)

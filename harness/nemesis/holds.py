@@ -45,6 +45,10 @@ class LinkHolds:
         if still_cut:
             self._testbed.set_links(still_cut, up=False)
 
+    def held_by(self, fault: int, link: Link) -> bool:
+        """Whether this fault itself holds this very switch or cable."""
+        return fault in self._holds.get(link, set())
+
     def is_cut(self, link: Link, *, but: int | None = None) -> bool:
         """Whether any fault, except the one with the id `but`, holds this switch or cable, or the cable's switch."""
         holders = set(self._holds.get(link, set()))
@@ -89,6 +93,10 @@ class ServerHolds:
             self._ensemble.pause(server)
         else:
             self._ensemble.resume(server)
+
+    def held_by(self, fault: int, server: int) -> bool:
+        """Whether this fault itself holds this server."""
+        return fault in self._holds.get(server, {})
 
     def held(self, server: int, *, but: int | None = None) -> bool:
         """Whether any fault, except the one with the id `but`, holds this server."""

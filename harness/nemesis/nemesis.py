@@ -91,7 +91,9 @@ class Nemesis:
         Raises:
             FaultError: it could not be injected, did not bite, or did not heal.
         """
-        fault_id = self._next_id
+        with self._lock:
+            fault_id = self._next_id
+            self._next_id += 1
         active = self._inject(fault_id, kind, target)
         try:
             self._prove_bite(active)
@@ -134,12 +136,20 @@ class Nemesis:
         """Heal whatever is still injected. Idempotent.
 
         Raises:
-            FaultError: something did not heal; the others were healed all the same.
+            ZkChaosError: something did not heal; the others were healed all the same.
         """
         left = list(self._active.values())
+        problems: list[ZkChaosError] = []
         for active in left:
-            self._heal(active)
-        self._wait_until_healed(left)
+            try:
+                self._heal(active)
+            except ZkChaosError as problem:
+                problems.append(problem)
+        try:
+            self._wait_until_healed([a for a in left if a.healing_since is not None])
+        finally:
+            if problems:
+                raise problems[0]
 
     def _do(self, entries: Sequence[tuple[int, Step]]) -> None:
         """Everything of one moment: heal first; inject all before looking at any."""

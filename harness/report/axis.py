@@ -108,9 +108,9 @@ _WIDTHS = (0.1, 0.2, 0.25, 0.5, *STEPS[3:])
 def bins(axis: TimeAxis, items: int) -> Bins:
     """Bins for `items` things spread over `axis`: not so many that the line is all noise, and never over `MAX_BINS`.
 
-    A bin shall hold twenty items on average, as long as forty bins are left to show a course with.
+    A bin shall hold twenty items on average, as long as sixty bins are left to show a course with.
     """
-    width = max(axis.span / MAX_BINS, min(20 * axis.span / max(items, 1), axis.span / 40))
+    width = max(axis.span / MAX_BINS, min(20 * axis.span / max(items, 1), axis.span / 60))
     rounded = next((w for w in _WIDTHS if w >= width * (1 - 1e-9)), width)
     # A last bin that is a sliver would show an absurd rate, so the remainder is added to its neighbour.
     return Bins(axis.start, axis.end, rounded, max(1, math.floor(axis.span / rounded + 0.5)))

@@ -70,10 +70,10 @@ def _faults(faults: Sequence[FaultStory], axis: TimeAxis) -> str:
             f"{what_happened(f)} at {instant(axis.seconds(f.injected or f.began))} {how_long(f)}".rstrip()
             for f in faults
         )
-    kinds = [f"{sum(f.kind == kind for f in faults)} {kind}" for kind in dict.fromkeys(f.kind for f in faults)]
+    kinds = [f"{sum(f.kind == kind for f in faults)} times {kind}" for kind in dict.fromkeys(f.kind for f in faults)]
     last = max(f.healed or f.began for f in faults)
     begin = instant(axis.seconds(min(f.began for f in faults)))
-    return f"{len(faults)} faults between {begin} and {instant(axis.seconds(last))} ({listing(kinds, most=4)})"
+    return f"{len(faults)} faults between {begin} and {instant(axis.seconds(last))} ({listing(kinds, most=6)})"
 
 
 def _effects(material: Material, faults: Sequence[FaultStory]) -> list[str]:
@@ -100,11 +100,16 @@ def _clients(material: Material) -> str:
     missing = {d.process for r in material.recoveries for d in r.unrecovered}
     if missing:
         return f"{count(len(missing))} of {plural(clients, 'client')} were not served again before the load ended"
-    if not any(r.during or r.after for r in material.recoveries):
+    disturbed = len({d.process for r in material.recoveries for d in (*r.during, *r.after)})
+    if not disturbed:
         return f"none of the {plural(clients, 'client')} was disturbed"
     longest = max(max(r.recovery_s, r.heal_s) for r in material.recoveries)
-    when = "after" if len(material.recoveries) == 1 else "no later than"
-    return f"all {plural(clients, 'client')} were back {when} {duration(longest)}"
+    when = f"after {duration(longest)}"
+    if len(material.recoveries) > 1:
+        when = f"within {duration(longest)} of each fault"
+    if disturbed < clients:
+        return f"{disturbed} of {plural(clients, 'client')} were disturbed, and back {when}"
+    return f"all {plural(clients, 'client')} were back {when}"
 
 
 def _losses(judgement: Judgement) -> str:

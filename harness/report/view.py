@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from harness.check.verdict import Judgement, Overall
 from harness.history.folder import RunFolder
 from harness.history.scenario import Scenario
+from harness.report.axis import TimeAxis
 from harness.report.faults import fault_stories
 from harness.report.files import RawFile, raw_files
 from harness.report.headline import Headline, headline
-from harness.report.logs import ServerLog, server_logs
+from harness.report.logs import ServerLog, WallClock, server_logs
 from harness.report.material import Material, Resolution
 from harness.report.network import Drawing, draw
 from harness.report.series import time_axis
@@ -51,6 +52,8 @@ class Page:
     operations: int
     resolution: Resolution
     logs: tuple[ServerLog, ...]
+    #: Whether the times of log lines are those of the axis.
+    logs_on_axis: bool
     machine: tuple[tuple[str, str], ...]
     software: tuple[Software, ...]
     #: The texts of the plan and of the topology, with their titles.
@@ -69,6 +72,7 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
     judged = promises(judgement, axis)
     scenario, environment = material.scenario, material.environment
     files, files_left_out = raw_files(folder)
+    clock = _wall_clock(material, axis)
     return Page(
         title=_title(said, scenario, folder),
         name=shorten(scenario.name, 120) if scenario else folder.root.name,
@@ -89,7 +93,8 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         endings=endings(material.operations),
         operations=len(material.operations),
         resolution=material.resolution,
-        logs=server_logs(folder),
+        logs=server_logs(folder, clock),
+        logs_on_axis=clock is not None,
         machine=machine(environment) if environment else (),
         software=software(environment) if environment else (),
         sources=_sources(scenario),
@@ -97,6 +102,14 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         files_left_out=files_left_out,
         harness_version=judgement.harness_version,
     )
+
+
+def _wall_clock(material: Material, axis: TimeAxis) -> WallClock | None:
+    """How to read the servers' wall clocks; None where the run did not record it."""
+    offset = material.environment.wall_offset_ns if material.environment else None
+    if offset is None:
+        return None
+    return WallClock(offset, min((p.at for p in material.phases), default=axis.origin), axis.origin)
 
 
 def _title(said: Headline, scenario: Scenario | None, folder: RunFolder) -> str:

@@ -32,9 +32,9 @@ def _two_units(amount: int, ratio: int, large: str, small: str) -> str:
     return f"{high}{THIN}{large} {low}{THIN}{small}" if low else f"{high}{THIN}{large}"
 
 
-def instant(seconds: float) -> str:
+def instant(seconds: float, decimals: int = 1) -> str:
     """A place on the time axis: `3.0 s`, always in seconds, so that it can be found on the axis."""
-    text = f"{seconds:.1f}" if abs(seconds) < 1000 else f"{seconds:,.0f}"
+    text = f"{seconds:.{decimals}f}" if abs(seconds) < 1000 else f"{seconds:,.0f}"
     return f"{text.replace('-', chr(0x2212))}{THIN}s"
 
 

@@ -22,8 +22,9 @@ from harness.zookeeper.launch import Launch
 _POLL = 0.02
 #: How long a server may take to end after SIGTERM, seconds.
 _STOP_TIMEOUT = 10.0
-#: What is shown of a server's log in an error.
+#: What is shown of a server's log in an error, and how much of its end is read for that, bytes.
 _LOG_LINES = 3
+_LOG_TAIL = 16 * 1024
 
 #: Takes each event as it happens; a `LineWriter.write` in a run.
 Record = Callable[[Event], None]
@@ -258,6 +259,12 @@ def _last_lines(logs: Path) -> str:
     """The last lines of what the JVM said, then of the server's log."""
     for name in ("jvm.log", "server.log"):
         file = logs / name
-        if file.exists() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):
+        if file.is_file() and (text := _tail(file).strip()):
             return " / ".join(line.strip()[:200] for line in text.splitlines()[-_LOG_LINES:])
     return ""
+
+
+def _tail(file: Path) -> str:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _LOG_TAIL))
+        return stream.read(_LOG_TAIL).decode("utf-8", errors="replace")

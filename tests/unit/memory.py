@@ -132,7 +132,8 @@ class MemoryTestbed:
 
         The server with the lowest id that lives leads. A stopped one keeps the connection, and says nothing.
         """
-        ours, theirs = socket.socketpair()
+        pair, theirs = socket.socketpair()
+        ours = _Connected(fileno=pair.detach())
         states = self.living(host)
         if not states:
             theirs.close()
@@ -149,6 +150,13 @@ class MemoryTestbed:
         self._peers.close()
 
 
+class _Connected(socket.socket):
+    """One that is connected already, wherever it is asked to connect to."""
+
+    def connect(self, address: object, /) -> None:
+        del address
+
+
 class _Plain(Launch):
     """A command line that needs no files."""
 
@@ -158,14 +166,16 @@ class _Plain(Launch):
 
 
 @contextlib.contextmanager
-def memory_ensemble(topology: Topology, events: list[Event] | None = None) -> Iterator[tuple[Ensemble, MemoryTestbed]]:
+def memory_ensemble(
+    topology: Topology, events: list[Event] | None = None, root: Path = Path("nowhere")
+) -> Iterator[tuple[Ensemble, MemoryTestbed]]:
     """An ensemble in memory, all its servers started; its events are appended to `events`."""
     testbed = MemoryTestbed(topology)
     java = Java(Path("java"), "PATH", "17", 17)
     launch = _Plain(java, Distribution("3.9.5", "maven", (), LoggingBackend.NONE), topology)
     record = events.append if events is not None else lambda _event: None
     launches = {server.id: launch for server in topology.servers}
-    ensemble = Ensemble(testbed, topology, RunFolder(Path("nowhere")), launches, record)
+    ensemble = Ensemble(testbed, topology, RunFolder(root), launches, record)
     for server in topology.servers:
         ensemble.start_server(server.id)
     with contextlib.closing(testbed):

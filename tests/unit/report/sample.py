@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.check.verdict import Figure, Finding, Judgement, Overall, Verdict, Witness, combine
@@ -122,6 +123,8 @@ def environment() -> Environment:
         java_source="PATH",
         testbed="namespaces",
         rootless=True,
+        # 10:15:03.4 on the wall was the start of load.
+        wall_offset_ns=round(datetime(2025, 11, 22, 10, 15, 3, 400_000, tzinfo=UTC).timestamp() * SECOND) - LOAD,
         servers=tuple(ServerSoftware(s, "3.9.5", "maven", jars) for s in (1, 2, 3)),
     )
 

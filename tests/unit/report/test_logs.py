@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.report.logs import MAX_LENGTH, MAX_LINES, read_log
+from harness.report.logs import MAX_LENGTH, MAX_LINES, WallClock, read_log
 from tests.unit.report.sample import log_text
 
 
@@ -20,10 +22,39 @@ def write(folder: Path, text: str) -> Path:
 def test_roles_warnings_and_errors_are_picked_and_repeats_counted(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, log_text(3)), 3, "servers/3/logs/server.log")
     assert [line.kind for line in log.lines] == ["role"] * 4 + ["warn", "error", "role", "warn", "role"]
-    assert log.lines[0].time == "10:15:01.220"
+    assert log.lines[0].when == log.lines[0].wall == "10:15:01.220"
     assert log.lines[7].repeats == 3
     assert (log.errors, log.warnings, log.left_out) == (1, 4, 0)
     assert not any("IOException" in line.text or "nothing" in line.text for line in log.lines)
+
+
+@pytest.mark.parametrize("hours", [-11, -1, 0, 5.5, 13])
+def test_times_are_put_on_the_axis_whatever_the_time_zone(tmp_path: Path, hours: float) -> None:
+    began = datetime(2025, 11, 22, 10, 15, 1, tzinfo=UTC)
+    offset = 77 * 10**9
+    start = round(began.timestamp() * 10**9) - offset
+    clock = WallClock(offset, start, start + 2 * 10**9)
+    lines = ((0.5, "INFO", "LOOKING"), (5.5, "WARN", "something"))
+    text = "".join(
+        f"{began + timedelta(hours=hours, seconds=after):%Y-%m-%d %H:%M:%S},500 {level} [main] a.Main - {words}\n"
+        for after, level, words in lines
+    )
+    log = read_log(write(tmp_path, text), 1, "server.log", clock)
+    assert [one.when.replace("\u202f", " ") for one in log.lines] == ["\u22121.50 s", "3.50 s"]
+
+
+def test_lines_are_told_by_logger_and_message_without_the_harness_own_connections(tmp_path: Path) -> None:
+    text = (
+        "2026-11-22 11:35:56,874 WARN  [QuorumPeer[myid=1](plain=[0:0]:2181)] org.apache.zookeeper.Learner - Got - it\n"
+        "2026-11-22 11:35:56,875 WARN  [NIOWorkerThread-1] org.apache.NIOServerCnxn - Close of session 0x0\n"
+        "2026-11-22 11:35:56,876 INFO  [QuorumPeer] a.QuorumPeer - Peer state changed: following - broadcast\n"
+        "2026-11-22 11:35:56,877 INFO  [QuorumPeer] a.QuorumPeer - Peer state changed: following - discovery\n"
+    )
+    lines = read_log(write(tmp_path, text), 1, "server.log").lines
+    assert [one.text for one in lines] == [
+        "WARN Learner: Got - it",
+        "INFO QuorumPeer: Peer state changed: following - broadcast",
+    ]
 
 
 def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:

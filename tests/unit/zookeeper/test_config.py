@@ -15,10 +15,10 @@ FOLDER = ServerFolder(Path("/runs/r/servers/1"))
 
 def properties(text: str) -> dict[str, str]:
     """A properties file; fails on a key that is there twice, because the server would take the last one silently."""
-    pairs = [line.split("=", 1) for line in text.splitlines()]
-    keys = [key for key, _value in pairs]
-    assert len(set(keys)) == len(keys)
-    return dict((key, value) for key, value in pairs)
+    pairs = [line.partition("=") for line in text.splitlines()]
+    found = {key: value for key, _, value in pairs}
+    assert len(found) == len(pairs)
+    return found
 
 
 def with_settings(**settings: str | int | bool) -> Topology:
