@@ -26,7 +26,6 @@ EXIT_INTERRUPTED = 130
 app = typer.Typer(
     name="zkchaos",
     help="Break a ZooKeeper ensemble on purpose, and prove which of its promises held.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -198,14 +197,18 @@ def doctor(runs: RunsOption = Path("runs")) -> None:
     raise typer.Exit(0 if all(f.ok or not f.needed for f in findings) else 3)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Break a ZooKeeper ensemble on purpose, and prove which of its promises held."""
     if version:
         print(__version__)  # noqa: T201  # for scripts
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201  # as typer formats it
+        raise typer.Exit(EXIT_USAGE)  # a script whose command is empty must not take this for a pass
 
 
 def _find(name: str, runs: Path) -> RunFolder:

@@ -6,6 +6,7 @@ failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -59,27 +60,32 @@ def _uses_zkchaos(item: pytest.Item) -> bool:
 @pytest.fixture
 def zkchaos(request: pytest.FixtureRequest) -> Iterator[ChaosTest]:
     """The whole run of a test: `ensemble`, `nemesis` and `load` are parts of it."""
-    from harness.errors import EnvironmentLacking
+    from harness.errors import EnvironmentLacking, ZkChaosError
     from harness.scenario import new_run_path
     from harness.testbed.client import warm_up
     from harness.testing import ChaosTest
 
-    topology = _topology(request)
-    scenario = _scenario(request, topology)
     runs = Path(request.config.getoption("--zkchaos-runs") or request.config.getini("zkchaos_runs"))
     if not runs.is_absolute():
         runs = request.config.rootpath / runs
     try:
+        topology = _topology(request)
+        scenario = _scenario(request, topology)
         chaos = ChaosTest(scenario, topology, new_run_path(runs, scenario))
     except EnvironmentLacking as lacking:
         _skip_or_fail(lacking)
+    except ZkChaosError as problem:
+        pytest.fail(str(problem), pytrace=False)
     warm_up()  # for the next test
     request.node.stash[_CHAOS] = chaos
-    with chaos:
-        yield chaos
-        if chaos.load.used and chaos.load.judgement is None:
-            # A test that forgets to verify must not pass over a broken promise.
-            chaos.load.verify()
+    try:
+        with chaos:
+            yield chaos
+            if chaos.load.used and chaos.load.judgement is None:
+                # A test that forgets to verify must not pass over a broken promise.
+                chaos.load.verify()
+    except ZkChaosError as problem:
+        pytest.fail(str(problem), pytrace=False)
 
 
 @pytest.fixture
@@ -151,7 +157,9 @@ def _skip_or_fail(lacking: EnvironmentLacking) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the verdict and the page into JUnit properties and into the failure's report."""
+    """Put the verdict and the page into JUnit properties; show a failure by the lines of the test alone."""
+    if call.when == "call" and call.excinfo is not None and _uses_zkchaos(item):
+        _hide_harness(item, call.excinfo.value)
     report = yield
     chaos = item.stash.get(_CHAOS, None)
     if chaos is not None and call.when == "teardown":
@@ -164,6 +172,22 @@ def pytest_runtest_makereport(
         }
         report.user_properties.extend(properties.items())
     return report
+
+
+def _hide_harness(item: pytest.Item, problem: BaseException) -> None:
+    """An error of the harness says itself what, where and why; the lines that raised it say nothing to the reader."""
+    from harness.errors import ZkChaosError
+
+    if not isinstance(problem, ZkChaosError) or item.config.getoption("fulltrace"):
+        return
+    hidden = (Path(__file__).parent, Path(contextlib.__file__))
+    entry = problem.__traceback__
+    while entry is not None and (following := entry.tb_next) is not None:
+        file = Path(following.tb_frame.f_code.co_filename)
+        if any(file.is_relative_to(place) for place in hidden):
+            entry.tb_next = following.tb_next
+        else:
+            entry = following
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

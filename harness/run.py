@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from harness import __version__
@@ -184,27 +185,26 @@ class Run:
         self.load.start()
         start = time.monotonic_ns()
         self.record.phase("load", f"{request.scenario.load.clients} clients, {request.scenario.load.rate:g} per second")
-        failures: list[ZkChaosError] = []
-        thread = threading.Thread(target=self._let_loose, args=(request, start, failures), daemon=True)
-        thread.start()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="zkchaos-nemesis")
+        plan = executor.submit(self.nemesis.carry_out, request.schedule, start=start)
         try:
             deadline = start / 1e9 + request.scenario.duration_s
-            while (left := deadline - time.monotonic()) > 0 and not failures and self.record.problem is None:
-                thread.join(min(left, 0.1)) if thread.is_alive() else time.sleep(min(left, 0.1))
+            while (left := deadline - time.monotonic()) > 0 and self.record.problem is None:
+                if not plan.done():
+                    wait([plan], timeout=min(left, 0.1))
+                elif plan.exception() is None:
+                    time.sleep(min(left, 0.1))
+                else:
+                    break
         finally:
             self.nemesis.stop()
-            thread.join()
-        if failures:
-            raise failures[0]
+            # not Thread.join: one that Ctrl-C interrupts takes its thread for ended (CPython issue 90882)
+            wait([plan])
+            executor.shutdown(wait=False)
+        plan.result()
         if self.record.problem is not None:
             raise self.record.problem
         self.finish()
-
-    def _let_loose(self, request: Request, start: int, failures: list[ZkChaosError]) -> None:
-        try:
-            self.nemesis.carry_out(request.schedule, start=start)
-        except ZkChaosError as problem:
-            failures.append(problem)
 
     def finish(self) -> None:
         """End the load, and collect the last evidence from the healed ensemble."""

@@ -145,7 +145,8 @@ class LoadUnderTest:
     ) -> Iterator[RegisterLoad]:
         """The register workload for the length of a `with` block.
 
-        It ends when every session has been served once more after the block's last line, so that recovery is seen.
+        The block begins when every session has been served, so that it is seen what a fault takes away; the load ends
+        when every session has been served once more after the block's last line, so that recovery is seen.
 
         Args:
             clients: sessions, spread over the client hosts.
@@ -163,6 +164,7 @@ class LoadUnderTest:
         load.start()
         self._run.record.phase("load", f"{clients} clients, {rate:g} per second")
         try:
+            load.settle()
             yield load
             load.settle()
         finally:

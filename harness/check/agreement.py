@@ -56,6 +56,10 @@ def _doubts(evidence: Evidence) -> list[str]:
         doubts.append("There is only one server's log, so there is nothing to compare.")
     else:
         doubts += [f"{damage.part.capitalize()}: {damage.text}." for damage in evidence.damaged("server")]
+    if evidence.committed.missing:
+        first, last = evidence.committed.missing[0]
+        which = zx(first) if first == last else f"{zx(first)} to {zx(last)}"
+        doubts.append(f"No server's log has {which}, and zxids have no gaps within an epoch.")
     if barrier is None:
         doubts.append("The run ended before the servers had caught up with each other (it has no barrier).")
     else:

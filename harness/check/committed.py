@@ -15,11 +15,11 @@ Within an epoch a leader gives out zxids without gaps, refused requests included
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
-from operator import attrgetter, lt
+from operator import attrgetter, is_not, lt
 
 from harness.zookeeper.txnlog import Txn
 
@@ -46,9 +46,18 @@ class ServerLog:
     torn: int = 0
 
     @cached_property
+    def _written(self) -> list[int]:
+        """The zxids in the order that they were written."""
+        return [txn.zxid for txn in self.txns]
+
+    @cached_property
+    def _ascending(self) -> bool:
+        return all(map(lt, self._written, islice(self._written, 1, None)))
+
+    @cached_property
     def in_order(self) -> list[Txn]:
         """Its transactions by ascending zxid; of two with one zxid the one that was written first."""
-        if not self.backwards and not self._repeats:
+        if self._ascending:
             return self.txns
         first: dict[int, Txn] = {}
         for txn in self.txns:
@@ -58,7 +67,7 @@ class ServerLog:
     @cached_property
     def zxids(self) -> list[int]:
         """Its zxids, ascending, each once."""
-        return [txn.zxid for txn in self.in_order]
+        return self._written if self._ascending else sorted(set(self._written))
 
     def get(self, zxid: int) -> Txn | None:
         """Its transaction with that zxid, or None."""
@@ -70,14 +79,9 @@ class ServerLog:
         return self.get(zxid) is not None
 
     @cached_property
-    def _repeats(self) -> bool:
-        zxids = [txn.zxid for txn in self.txns]
-        return not all(map(lt, zxids, islice(zxids, 1, None)))
-
-    @cached_property
     def backwards(self) -> tuple[Txn, ...]:
         """The transactions logged after one with a higher zxid, unless they merely repeat an earlier one."""
-        if not self._repeats:
+        if self._ascending:
             return ()
         found: list[Txn] = []
         highest = -1
@@ -226,24 +230,19 @@ def _trim(logs: Mapping[int, ServerLog]) -> tuple[list[Txn], Mapping[int, Server
     """What all logs have alike at their begin and end, and the rest of each. Replicas differ in few places."""
     everyone = [log.in_order for log in logs.values()]
     shortest = min(map(len, everyone), default=0)
-    head = _alike(shortest, lambda size: [txns[:size] for txns in everyone])
-    tail = _alike(shortest - head, lambda size: [txns[len(txns) - size :] for txns in everyone])
+    head = _alike(everyone, shortest)
+    tail = _alike([txns[head:][::-1] for txns in everyone], shortest - head)
     alike = everyone[0][:head] + everyone[0][len(everyone[0]) - tail :] if everyone else []
     rest = {server: ServerLog(log.in_order[head : len(log.in_order) - tail]) for server, log in logs.items()}
     return alike, rest
 
 
-def _alike(most: int, cut: Callable[[int], list[list[Txn]]]) -> int:
-    """The greatest size, at most `most`, at which all cuts are equal. Fast, as equal transactions are one object."""
-    low, high = 0, most
-    while low < high:
-        size = (low + high + 1) // 2
-        first, *others = cut(size)
-        if all(first == other for other in others):
-            low = size
-        else:
-            high = size - 1
-    return low
+def _alike(everyone: list[list[Txn]], most: int) -> int:
+    """How many transactions, at most `most`, all lists have alike at their begin. Equal ones are one object."""
+    for other in everyone[1:]:
+        differing = list(map(is_not, everyone[0][:most], other))
+        most = differing.index(True) if True in differing else most
+    return most
 
 
 def _union(logs: Mapping[int, ServerLog]) -> tuple[dict[int, Txn], tuple[Fork, ...]]:

@@ -47,7 +47,11 @@ def never_injected(evidence: Evidence) -> list[str]:
     scheduled, begun = evidence.scenario.scheduled_faults or 0, len(first_steps(evidence))
     if begun >= scheduled:
         return []
-    return [f"{scheduled - begun} of the plan's {count(scheduled, 'fault')} were never injected."]
+    if begun == 0:
+        return [
+            "The plan's fault was never injected." if scheduled == 1 else f"None of the plan's {scheduled} faults came."
+        ]
+    return [f"Only {begun} of the plan's {scheduled} faults came."]
 
 
 def unproved(fault: FaultEvent, evidence: Evidence) -> list[str]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from operator import attrgetter, itemgetter
+from itertools import accumulate, islice
+from operator import attrgetter, itemgetter, lt
 
 from harness.check.evidence import Evidence
 from harness.check.guarantee import Guarantee, Problem, count
@@ -21,7 +22,7 @@ from harness.check.replay import Chain, Replay, State
 from harness.check.verdict import Figure, Verdict
 from harness.check.words import Words, zx
 from harness.history.records import Function, Operation, Outcome, Stat
-from harness.zookeeper.txnlog import CREATES, DELETES, SETS, Txn, TxnKind
+from harness.zookeeper.txnlog import DELETES, ERROR_CODES, Txn, TxnKind
 
 GUARANTEE = Guarantee(
     "linearizable-writes",
@@ -47,7 +48,7 @@ def check(evidence: Evidence) -> Verdict:
         *_applied_twice(evidence, words),
         *_log_explains(evidence, words),
     ]
-    unmatched = sum(1 for op in answered if op.zxid not in evidence.committed.by_zxid)
+    unmatched = len([op for op in answered if op.zxid not in evidence.committed.by_zxid])
     figures = (
         Figure("acknowledged writes", len(acknowledged), ""),
         Figure("refused writes", len(answered) - len(acknowledged), ""),
@@ -102,13 +103,19 @@ def _answered(evidence: Evidence) -> list[Operation]:
 
 def _real_time(answered: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The sweep. Lost writes that happened have a call, but no return."""
-    everything = [(op.zxid or 0, op.call, op.returned or 0, op) for op in answered]
-    if evidence.lost_replies.happened:
-        everything += [(txn.zxid, op.call, _NEVER, op) for op, txn in evidence.lost_replies.happened]
+    lost = {op.name: txn.zxid for op, txn in evidence.lost_replies.happened}
+    everything = [(op.zxid or 0, op) for op in answered]
+    if lost:
+        everything += [(lost[op.name], op) for op, _txn in evidence.lost_replies.happened]
         everything.sort(key=itemgetter(0))
+    returns = [_NEVER if lost and op.name in lost else op.returned or 0 for _zxid, op in everything]
+    calls = list(accumulate([op.call for _zxid, op in everything], max))
+    unique = len({zxid for zxid, _op in everything}) == len(everything)
+    if unique and not any(map(lt, islice(returns, 1, None), calls)):
+        return
     latest_call, latest = -1, None
     previous_zxid, previous = -1, None
-    for zxid, call, returned, op in everything:
+    for (zxid, op), returned in zip(everything, returns, strict=True):
         if zxid == previous_zxid and previous is not None:
             yield Problem(
                 f"Two writes were given the same zxid {zx(zxid)}.", (words.operation(previous), words.operation(op))
@@ -118,8 +125,8 @@ def _real_time(answered: list[Operation], evidence: Evidence, words: Words) -> I
                 f"{op.name} returned before {latest.name} was called, and yet is ordered after it.",
                 (words.operation(op), words.operation(latest)),
             )
-        if call > latest_call:
-            latest_call, latest = call, op
+        if op.call > latest_call:
+            latest_call, latest = op.call, op
         previous_zxid, previous = zxid, op
 
 
@@ -128,11 +135,12 @@ def _log_agrees(answered: list[Operation], evidence: Evidence, words: Words) -> 
     by_zxid, chains = evidence.committed.by_zxid, evidence.replay.chains
     doubtful = evidence.committed.doubtful_from
     certain_below = _NEVER if doubtful is None else doubtful
-    ok, error, nothing = Outcome.OK, TxnKind.ERROR, Chain()
+    ok, error, codes, nothing = Outcome.OK, TxnKind.ERROR, ERROR_CODES, Chain()
     unmatched: list[Operation] = []
     for op in answered:
         zxid = op.zxid or 0
         txn = by_zxid.get(zxid)
+        acknowledged = op.outcome is ok
         if txn is None:
             unmatched.append(op)
         elif txn.session != op.session or txn.cxid != op.cxid:
@@ -140,15 +148,22 @@ def _log_agrees(answered: list[Operation], evidence: Evidence, words: Words) -> 
                 f"{op.name} was told zxid {zx(zxid)}, under which the servers logged another request.",
                 (words.operation(op), words.txn(txn)),
             )
-        elif not matches(op, txn) if op.outcome is ok else (txn.kind is not error or txn.error_name != op.error):
-            told = "acknowledged" if op.outcome is ok else f"refused with {op.error}"
+        elif not matches(op, txn) if acknowledged else (txn.kind is not error or txn.error != codes.get(op.error or "")):
+            told = "acknowledged" if acknowledged else f"refused with {op.error}"
             yield Problem(
                 f"{op.name} was {told}, and the servers logged something else for it.",
                 (words.operation(op), words.txn(txn)),
             )
         elif zxid < certain_below:
             chain = chains.get(op.path, nothing)
-            wrong = _wrong_success(op, zxid, txn, chain) if op.outcome is ok else _wrong_error(op, zxid, chain)
+            # The znode's version right before this write, and for a success the one that it made.
+            place = bisect_left(chain.zxids, zxid)
+            before = chain.states[place - 1] if place else None
+            if acknowledged:
+                made = chain.states[place] if place < len(chain.zxids) else None
+                wrong = _wrong_success(op, zxid, txn, before, made)
+            else:
+                wrong = _wrong_error(op, before)
             if wrong is not None:
                 yield _contradicted(op, zxid, wrong, evidence.replay, words)
     yield from _logged_elsewhere(unmatched, evidence, words)
@@ -159,36 +174,25 @@ def _contradicted(op: Operation, zxid: int, wrong: str, replayed: Replay, words:
     return Problem(f"{op.name} {wrong}.", (words.operation(op), words.state(op.path, zxid - 1, before)))
 
 
-def _wrong_success(op: Operation, zxid: int, txn: Txn, chain: Chain) -> str | None:
-    """What is wrong with a success, or None. `txn` is its record, and `chain` its znode's versions."""
-    if op.function is Function.DELETE:
-        return _wrong_delete(op, chain.at(zxid - 1))
+def _wrong_success(op: Operation, zxid: int, txn: Txn, before: State | None, made: State | None) -> str | None:
+    """What is wrong with a success, or None. `txn` is its record; `before` and `made` are the znode's versions."""
     stat, expected, version = op.stat, op.expected_version, txn.version or 0
-    if expected is not None and expected not in (-1, version - 1):
-        return f"insisted on version {expected} and made version {version}"
-    return None if stat is None else _wrong_stat(stat, zxid, version, chain.at(zxid))
-
-
-def _wrong_stat(stat: Stat, zxid: int, version: int, after: State | None) -> str | None:
+    if expected is not None and expected != -1 and before is not None and before.version != expected:
+        return f"insisted on version {expected}, and the znode had version {before.version}"
+    if stat is None:
+        return None
     if stat.mzxid != zxid:
         return f"has mzxid {zx(stat.mzxid)} in its answer, but zxid {zx(zxid)} in the answer's header"
     if stat.version != version:
         return f"was told version {stat.version}, and made version {version}"
-    if after is not None and (stat.czxid != after.czxid or stat.data_length != after.length):
+    if made is not None and (stat.czxid != made.czxid or stat.data_length != made.length):
         return f"was told czxid {zx(stat.czxid)} and {stat.data_length} bytes of data, which is not what it made"
     return None
 
 
-def _wrong_delete(op: Operation, before: State | None) -> str | None:
-    expected = op.expected_version
-    if before is None or expected is None or expected in (-1, before.version):
-        return None
-    return f"insisted on version {expected} and deleted version {before.version}"
-
-
-def _wrong_error(op: Operation, zxid: int, chain: Chain) -> str | None:
-    """What is wrong with a refusal, or None."""
-    before, error = chain.at(zxid - 1), op.error
+def _wrong_error(op: Operation, before: State | None) -> str | None:
+    """What is wrong with a refusal, or None. `before` is the znode's version right before it."""
+    error = op.error
     if error == "NodeExists":
         return None if before is not None else "was refused with NodeExists, and the znode did not exist"
     if error == "NoNode":
@@ -226,25 +230,21 @@ def _logged_elsewhere(unmatched: list[Operation], evidence: Evidence, words: Wor
 
 def _applied_twice(evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The same request, or the same value of a client, twice in the history."""
+    changes = [txn for txn in evidence.committed.txns if txn.path is not None]
+    if len({txn.data for txn in changes}) < sum(1 for txn in changes if txn.data is not None):
+        written = {op.written.encode(): op.path for op in evidence.writes if op.written is not None}
+        yield from _repeated([t for t in changes if t.data is not None and written.get(t.data) == t.path], words)
     sessions = {op.session for op in evidence.writes if op.cxid is not None}
-    by_data: dict[bytes, Txn] = {}
-    by_request: dict[tuple[int, int], Txn] = {}
-    written: set[bytes] | None = None
-    for txn in evidence.committed.txns:
-        if txn.session not in sessions:
-            continue
-        kind = txn.kind
-        if kind in SETS or kind in CREATES:
-            first = by_data.setdefault(txn.data or b"", txn)
-            if first is not txn and first.path == txn.path:
-                if written is None:
-                    written = {op.written.encode() for op in evidence.writes if op.written is not None}
-                if txn.data in written:
-                    yield _twice(first, txn, words)
-        elif kind in DELETES:
-            first = by_request.setdefault((txn.session, txn.cxid), txn)
-            if first is not txn and first.path == txn.path:
-                yield _twice(first, txn, words)
+    yield from _repeated([txn for txn in changes if txn.kind in DELETES and txn.session in sessions], words)
+
+
+def _repeated(changes: list[Txn], words: Words) -> Iterator[Problem]:
+    """Those that write what an earlier one wrote, or delete for the same request."""
+    earlier: dict[tuple[str | None, bytes | tuple[int, int]], Txn] = {}
+    for txn in changes:
+        first = earlier.setdefault((txn.path, txn.data if txn.data is not None else (txn.session, txn.cxid)), txn)
+        if first is not txn:
+            yield _twice(first, txn, words)
 
 
 def _twice(first: Txn, second: Txn, words: Words) -> Problem:
@@ -257,7 +257,6 @@ def _twice(first: Txn, second: Txn, words: Words) -> Problem:
 def _log_explains(evidence: Evidence, words: Words) -> Iterator[Problem]:
     """Transactions that cannot follow from those before them."""
     doubtful = evidence.committed.doubtful_from
-    zxids = [txn.zxid for txn in evidence.committed.txns]
     for contradiction in evidence.replay.contradictions:
         txn = contradiction.txn
         if doubtful is not None and txn.zxid >= doubtful:
@@ -265,7 +264,7 @@ def _log_explains(evidence: Evidence, words: Words) -> Iterator[Problem]:
         before = evidence.replay.change_before(contradiction.path, txn.zxid - 1)
         witnesses = [words.txn(txn)]
         if before is not None:
-            witnesses.append(words.txn(evidence.committed.txns[bisect_left(zxids, before)]))
+            witnesses.append(words.txn(evidence.committed.by_zxid[before]))
         yield Problem(
             f"The committed history contradicts itself on {contradiction.path}: {zx(txn.zxid)} {contradiction.text}.",
             tuple(witnesses),

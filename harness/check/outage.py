@@ -15,6 +15,8 @@ are one **disturbance**: a client that got one answer and then lost its server a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from itertools import accumulate, pairwise
 from operator import itemgetter
 
 import msgspec
@@ -64,21 +66,23 @@ def attempts_of(writes: Sequence[Operation], sessions: Iterable[SessionEvent], l
         sessions: the changes of its session, in order; it wants to write all the time that it is disconnected.
         load_end: nobody waits any longer than until then for an answer that never comes.
     """
-    attempts: list[Attempt] = []
     ok, fail = Outcome.OK, Outcome.FAIL
-    answered: int | None = None
-    for op in reversed(writes):
-        until, outcome = op.returned, op.outcome
-        if until is not None and (outcome is ok or (outcome is fail and op.zxid is not None)):
-            attempts.append((until, op.call, op))
-            if answered is None or until < answered:
-                answered = until
-        else:
-            # Nobody waits any longer for a lost write once a later one is answered.
-            given_up = load_end if until is None or until > load_end else until
-            if answered is not None and answered < given_up:
-                given_up = answered
-            attempts.append((max(given_up, op.call), op.call, None))
+    attempts: list[Attempt] = [
+        (op.returned, op.call, op)
+        for op in writes
+        if op.returned is not None and (op.outcome is ok or (op.outcome is fail and op.zxid is not None))
+    ]
+    if len(attempts) < len(writes):
+        calls = [call for _until, call, _op in attempts]
+        first_answers = list(accumulate((until for until, _call, _op in reversed(attempts)), min))[::-1]
+        for op in writes:
+            if op.returned is None or not (op.outcome is ok or (op.outcome is fail and op.zxid is not None)):
+                # Nobody waits any longer for a lost write once a later one is answered.
+                given_up = load_end if op.returned is None else min(op.returned, load_end)
+                later = bisect_right(calls, op.call)
+                if later < len(first_answers):
+                    given_up = min(given_up, first_answers[later])
+                attempts.append((max(given_up, op.call), op.call, None))
     attempts += _disconnected(sessions, load_end)
     attempts.sort(key=itemgetter(0))
     return attempts
@@ -96,29 +100,37 @@ def _disconnected(sessions: Iterable[SessionEvent], load_end: int) -> Iterator[A
         yield (load_end, since, None)
 
 
-def waits(attempts: Sequence[Attempt]) -> list[Wait]:
+def waits(attempts: Sequence[Attempt], at_least: int = 0) -> list[Wait]:
     """The waits between consecutive answers, in the order of time.
 
     Args:
         attempts: of one client or of several, in the order of their ends.
+        at_least: leave out waits shorter than this, nanoseconds.
     """
+    if not attempts:
+        return []
+    # When those that end from here on were called: the earliest of them.
+    earliest = list(accumulate((call for _until, call, _op in reversed(attempts)), min))[::-1]
+    answers = [place for place, attempt in enumerate(attempts) if attempt[2] is not None]
+    ends = [attempts[place][0] for place in answers]
     found: list[Wait] = []
-    # Backwards, so that the earliest call of all attempts that end later is known at each answer.
-    earliest: int | None = None
-    end: int | None = None
-    after: Operation | None = None
-    for until, call, answer in reversed(attempts):
-        if answer is not None:
-            if earliest is not None:
-                given_up = 0 if end is not None else attempts[-1][0]
-                found.append(Wait(until if until > earliest else earliest, end, answer, after, given_up))
-            end, after = until, answer
-        if earliest is None or call < earliest:
-            earliest = call
-    if earliest is not None:
-        found.append(Wait(earliest, end, None, after, 0 if end is not None else attempts[-1][0]))
-    found.reverse()
+    first = attempts[answers[0]] if answers else None
+    _add(found, Wait(earliest[0], first and first[0], None, first and first[2], attempts[-1][0]), at_least)
+    for number, (end, next_end) in enumerate(pairwise(ends)):
+        if next_end - end >= at_least:
+            here, then = answers[number], answers[number + 1]
+            start = max(end, earliest[here + 1])
+            _add(found, Wait(start, next_end, attempts[here][2], attempts[then][2]), at_least)
+    if answers and answers[-1] + 1 < len(attempts):
+        last = answers[-1]
+        start = max(ends[-1], earliest[last + 1])
+        _add(found, Wait(start, None, attempts[last][2], None, attempts[-1][0]), at_least)
     return found
+
+
+def _add(found: list[Wait], wait: Wait, at_least: int) -> None:
+    if wait.length >= at_least:
+        found.append(wait)
 
 
 def stall_threshold(normal: list[Wait]) -> int:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
-from operator import attrgetter
+from itertools import accumulate, islice
+from operator import attrgetter, le, lt
 
 from harness.check.evidence import WRITES, Evidence
 from harness.check.guarantee import Guarantee, Problem, count
@@ -80,15 +80,36 @@ def _order(evidence: Evidence, words: Words) -> Iterator[Problem]:
             sessions[op.session].append(op)
         else:
             sessions[op.session] = [op]
-    lost: dict[str, int] = {}
+    lost: dict[int, list[tuple[Operation, int]]] = {}
     for op, txn in evidence.lost_replies.happened:
         if op.cxid is not None:
-            sessions.setdefault(op.session, []).append(op)
-            lost[op.name] = txn.zxid
-    for operations in sessions.values():
+            lost.setdefault(op.session, []).append((op, txn.zxid))
+    for session, operations in sessions.items():
         numbered = [op for op in operations if op.cxid is not None]
         numbered.sort(key=_cxid)
-        yield from _session(numbered, lost, words)
+        mine = lost.get(session, [])
+        if not _advances(numbered, mine):
+            numbered += [op for op, _zxid in mine]
+            numbered.sort(key=_cxid)
+            yield from _session(numbered, {op.name: zxid for op, zxid in mine}, words)
+
+
+def _advances(answered: list[Operation], lost: list[tuple[Operation, int]]) -> bool:
+    """Whether a session is in order; fast, as most are. Which operations are not, `_session` tells."""
+    # A write comes right before the reads of its zxid, and after those of the one before.
+    places = [2 * op.zxid + (op.function not in WRITES) for op in answered if op.zxid is not None]
+    writes = [place for place in places if not place & 1]
+    if not all(map(le, places, islice(places, 1, None))) or not all(map(lt, writes, islice(writes, 1, None))):
+        return False
+    cxids = [op.cxid or 0 for op in answered] if lost else []
+    latest = -1
+    for op, zxid in sorted(lost, key=lambda pair: pair[0].cxid or 0):
+        at = bisect_left(cxids, op.cxid or 0)
+        following = next((other.zxid or 0 for other in answered[at:] if other.function in WRITES), zxid + 1)
+        if (at and places[at - 1] >= 2 * zxid) or not latest < zxid < following:
+            return False
+        latest = zxid
+    return True
 
 
 def _session(operations: list[Operation], lost: dict[str, int], words: Words) -> Iterator[Problem]:

@@ -183,6 +183,8 @@ class Simulation:
         self._overwritten: list[Txn] = []
         #: By server, the committed zxids that it got within a snapshot only.
         self._missed: dict[int, set[int]] = {server: set() for server in self.servers()}
+        #: By server and fault, the zxid that the snapshot has with which it came back.
+        self._rejoined: dict[tuple[int, int], int] = {}
         self.snapshots: dict[int, list[int]] = {server: [0] for server in self.servers()}
         self.sessions: list[_Session] = []
         #: When everything had ended, and the zxid of the last write; set at the end.
@@ -285,11 +287,13 @@ class Simulation:
         self._txns.append(msgspec.structs.replace(txn, zxid=zxid, time_ms=at // _MS, digest=digest))
         self._zxids.append(zxid)
         for server, applied in self._applied.items():
-            moment = at + 1 + int(self._random.random() * 3 * _MS)
-            for fault in self.run.faults:
+            # Mostly at once, now and then late.
+            moment = at + 1 + int(self._random.random() ** 4 * 30 * _MS)
+            for number, fault in enumerate(self.run.faults):
                 if server in fault.down and self.moment(fault.at) <= at < self.moment(fault.healed):
                     moment = max(moment, self.moment(fault.healed))
                     self._missed[server].add(zxid)
+                    self._rejoined[server, number] = zxid
             applied.append(max(moment, applied[-1] if applied else 0))
         return zxid
 
@@ -407,9 +411,8 @@ class Simulation:
             self._commit(last, Txn(session.id, session.request.cxid + 1, 0, 0, TxnKind.CLOSE_SESSION))
         self.last = last
         self.barrier = self._commit(last + _MS, Txn(0x7777, 2, 0, 0, TxnKind.SET_DATA, "/zkchaos", b"barrier", 1))
-        for server, missed in self._missed.items():
-            if missed:
-                self.snapshots[server].append(max(missed))
+        for (server, _number), zxid in self._rejoined.items():
+            self.snapshots[server].append(zxid)
         if self._overwritten and self.run.servers > 1:
             self._depose()
 

@@ -86,6 +86,7 @@ def _scenario(run: SyntheticRun) -> Scenario:
         repeat="",
         started="2000-01-01T00:00:00Z",
         recovery_within_s=run.recovery_within,
+        scheduled_faults=len(run.faults),
     )
 
 

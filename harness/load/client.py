@@ -2,7 +2,7 @@
 
 It speaks one word a line with the process that started it, over descriptor 3: ``ready`` after it has loaded its
 libraries; on ``start`` it opens its sessions and begins, and says ``started`` when each session is connected;
-on ``settle`` it waits until every session has had an operation acknowledged since then, and says ``settled``;
+on ``settle`` it waits until every session has had a write answered since then, and says ``settled``;
 on ``stop`` it ends what is in flight and says ``stopped``. When the descriptor is closed it ends at once.
 """
 
@@ -112,10 +112,10 @@ def _worker(config: ClientConfig, number: int, client: TracedClient, writer: Lin
 
 def _settle(workers: list[Worker]) -> bool:
     """Whether every session is served again, within the time that a session has to come back."""
-    before = [worker.acknowledged for worker in workers]
+    before = [worker.answered_writes for worker in workers]
     deadline = time.monotonic() + _SETTLE_TIMEOUT
     while time.monotonic() < deadline:
-        if all(worker.acknowledged > count for worker, count in zip(workers, before, strict=True)):
+        if all(worker.answered_writes > count for worker, count in zip(workers, before, strict=True)):
             return True
         time.sleep(0.01)
     return False

@@ -98,7 +98,7 @@ class RegisterLoad:
         self._all("started")
 
     def settle(self) -> bool:
-        """Wait until every session has had an operation acknowledged since now; False if some did not in 20 s."""
+        """Wait until every session has had a write answered since now; False if some had none in 20 s."""
         self._say("settle")
         deadline = time.monotonic() + _STEP_TIMEOUT
         answers = [_hear(process, deadline) for process in self._processes]

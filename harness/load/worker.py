@@ -57,13 +57,13 @@ class Worker(threading.Thread):
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._flights: dict[int, _Flight] = {}
-        self._acknowledged = 0
+        self._answered_writes = 0
         client.add_listener(self._session_changed)
 
     @property
-    def acknowledged(self) -> int:
-        """How many operations have succeeded."""
-        return self._acknowledged
+    def answered_writes(self) -> int:
+        """How many writes have been answered, refused ones included: a quorum took part in either."""
+        return self._answered_writes
 
     def stop(self) -> None:
         """Ask it to begin no more operations."""
@@ -145,7 +145,7 @@ class Worker(threading.Thread):
         error: str | None = None,
     ) -> None:
         sent, reply = flight.result.sent, flight.result.reply
-        self._acknowledged += outcome is Outcome.OK
+        self._answered_writes += flight.call.function.is_write and outcome is not Outcome.INFO and reply is not None
         self._writer.write(
             Complete(
                 self._process,

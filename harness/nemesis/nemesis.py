@@ -220,7 +220,8 @@ class Nemesis:
                 self._active.pop(active.fault.id, None)
                 raise FaultError(what, where=active.fault.name)
             return False
-        self._active.pop(active.fault.id, None)
+        if self._active.pop(active.fault.id, None) is None:
+            return True  # another thread has seen and told it
         self._tell(active, FaultAction.HEALED)
         self._record(
             ProbeEvent(time.monotonic_ns(), active.fault.id, "after", False, probe.summary, probe.measurements)

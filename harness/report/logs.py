@@ -26,8 +26,9 @@ _ROLE = re.compile(
 #: Connections of the harness' own admin words and probes, which open no session.
 _OUR_OWN = re.compile(r"Close of session 0x0$")
 _TIME = re.compile(r"(?:(\d{4}-\d{2}-\d{2})[ T])?(\d{2}:\d{2}:\d{2})[.,](\d{3})")
-#: `WARN  [thread] org.apache.Logger - message`, the layout that the harness gives to the servers.
-_LAYOUT = re.compile(r"(?P<level>[A-Z]+)\s+\[.*\] (?:[\w$]+\.)*(?P<logger>[\w$]+) - (?P<message>.*)")
+#: `[thread] WARN org.apache.Logger - message` or `WARN  [thread] org.apache.Logger - message`, the layouts that the
+#: harness gives to the servers.
+_LAYOUT = re.compile(r"(?:\[.*\] )?\b(?P<level>[A-Z]+)\s+(?:\[.*\] )?(?:[\w$]+\.)*(?P<logger>[\w$]+) - (?P<message>.*)")
 _DIGITS = re.compile(r"\d+")
 #: Time zones differ by multiples of this, seconds.
 _ZONE_STEP = 900

@@ -25,8 +25,10 @@ from harness.testbed import kernel, wire
 #: UDP port of the reachability probe; far from ZooKeeper's ports and from ephemeral ones.
 _PROBE_PORT = 7077
 _PROBE = struct.Struct(">IHH")
-#: The ports' maximal number, so that port names stay unique and short.
+#: The ports' maximal number.
 _MAX_PORTS = 1000
+#: Interface indexes: the loopback's is the kernel's choice in every network namespace; the others are ours.
+_LOOPBACK_INDEX, _FIRST_INDEX = 1, 2
 
 
 @dataclass
@@ -61,28 +63,29 @@ class Network:
         self._round = 0
 
     def build(self, request: wire.Build) -> None:
-        """Make everything and bring it up."""
+        """Make everything and bring it up. Where we may choose an interface's index, it need not be looked up."""
         self._switches = self._new_space()
-        for name in request.switches:
-            self._switches.netlink.link("add", ifname=name, kind="bridge", br_stp_state=0, br_mcast_snooping=0)
-            self._switches.indexes[name] = self._index(self._switches, name)
-            self._set_link(self._switches, self._switches.indexes[name], up=True)
+        for number, name in enumerate(request.switches):
+            index = _FIRST_INDEX + number
+            self._switches.netlink.link(
+                "add", ifname=name, index=index, kind="bridge", br_stp_state=0, br_mcast_snooping=0, state="up"
+            )
+            self._switches.indexes[name] = index
         for host in request.hosts:
             self._add_host(self._switches, host)
 
     def _add_host(self, switches: _Space, host: wire.HostSpec) -> None:
         space = self._new_space()
         self._hosts[host.name] = space
-        self._set_link(space, self._index(space, "lo"), up=True)
-        for nic in host.nics:
-            port_name = f"port{len(self._ports)}"
+        self._set_link(space, _LOOPBACK_INDEX, up=True)
+        for number, nic in enumerate(host.nics):
             if len(self._ports) >= _MAX_PORTS:
                 raise TestbedError("too many NICs in one topology", where=f"{host.name}:{nic.switch}")
+            own, port_name = _FIRST_INDEX + number, f"port{len(self._ports)}"
             peer = {"ifname": port_name, "net_ns_fd": switches.descriptor}
-            space.netlink.link("add", ifname=nic.switch, kind="veth", peer=peer)
-            own, port = self._index(space, nic.switch), self._index(switches, port_name)
+            space.netlink.link("add", ifname=nic.switch, index=own, kind="veth", peer=peer, state="up")
+            port = self._index(switches, port_name)
             space.netlink.addr("add", index=own, address=nic.address, prefixlen=nic.prefix_length)
-            self._set_link(space, own, up=True)
             switches.netlink.link(
                 "set", index=port, master=switches.indexes[nic.switch], state="up", ifalias=f"{host.name}:{nic.switch}"
             )

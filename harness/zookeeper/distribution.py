@@ -39,6 +39,8 @@ Source = Literal["maven", "directory", "debian"]
 class LoggingBackend(StrEnum):
     """What writes the server's log; each has its own configuration file."""
 
+    #: slf4j-simple, which costs least at a server's start.
+    SIMPLE = "simple"
     LOGBACK = "logback"
     #: log4j 1.2 or its successor reload4j.
     LOG4J = "log4j"
@@ -49,6 +51,8 @@ class LoggingBackend(StrEnum):
     def among(cls, jars: Iterable[str]) -> LoggingBackend:
         """The back end that SLF4J finds among jars of these file names."""
         names = tuple(jars)
+        if any(name.startswith("slf4j-simple") for name in names):
+            return cls.SIMPLE
         if any(name.startswith("logback-classic") for name in names):
             return cls.LOGBACK
         if any(name.startswith(("slf4j-reload4j", "slf4j-log4j12")) for name in names):

@@ -27,6 +27,7 @@ JVM_FLAGS = (
     "-Xmx256m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-XX:CICompilerCount=1",  # servers start side by side, and compiler threads would take the cores from each other
     "-XX:-UsePerfData",  # no file in /tmp/hsperfdata_USER that outlives a killed server
 )
 

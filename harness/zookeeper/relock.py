@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from harness.errors import DistributionUnavailable
 from harness.zookeeper.lock import line_of, locked_versions, version_key
 
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _MVN_TIMEOUT_S = 300
 
-#: Never on a server's class path here: native code for one processor, and TLS by native code.
-_LEFT_OUT = re.compile(r"netty-tcnative|netty-transport-native-epoll")
+#: Never on a server's class path here: native code for one processor, TLS by native code, and a second back end.
+_LEFT_OUT = re.compile(r"netty-tcnative|netty-transport-native-epoll|logback-")
 
 _POM = """\
 <project>
@@ -50,22 +51,31 @@ _HEADER = """\
 """
 
 
-def _named_dependencies(version: str) -> Iterator[tuple[str, str]]:
-    """What the server needs and its POM does not bring: (group, artifact)."""
+def _named_dependencies(version: str) -> Iterator[tuple[str, str, str]]:
+    """What the server needs and its POM does not bring: group, artifact, and the version if its parent has none."""
     line = version_key(line_of(version))
-    yield "org.xerial.snappy", "snappy-java"
+    yield "org.xerial.snappy", "snappy-java", ""
     if line >= (3, 6):
-        yield "io.dropwizard.metrics", "metrics-core"
+        yield "io.dropwizard.metrics", "metrics-core", ""
     if line >= (3, 8):
-        yield "ch.qos.logback", "logback-classic"
+        # Not logback, which ZooKeeper ships from 3.8 on: it costs a fifth of a server's start.
+        yield "org.slf4j", "slf4j-simple", _slf4j(version)
     else:
-        yield "org.slf4j", "slf4j-reload4j"
-        yield "ch.qos.reload4j", "reload4j"
+        yield "org.slf4j", "slf4j-reload4j", ""
+        yield "ch.qos.reload4j", "reload4j", ""
+
+
+def _slf4j(version: str) -> str:
+    """The release of slf4j-simple that fits the SLF4J of a version; `_resolve` checks that it does."""
+    return "1.7.30" if version_key(version) < (3, 8, 5) else "2.0.13"
 
 
 def _pom(version: str) -> str:
     own = _DEPENDENCY.format("org.apache.zookeeper", "zookeeper", f"<version>{escape(version)}</version>")
-    others = [_DEPENDENCY.format(group, artifact, "") for group, artifact in _named_dependencies(version)]
+    others = [
+        _DEPENDENCY.format(group, artifact, f"<version>{number}</version>" if number else "")
+        for group, artifact, number in _named_dependencies(version)
+    ]
     return _POM.format(version=escape(version), dependencies="\n".join([own, *others]))
 
 
@@ -83,6 +93,13 @@ def _resolve(version: str, folder: Path) -> dict[str, str]:
         *group, artifact, number, name = path.relative_to(jars).parts
         if name == f"{artifact}-{number}.jar" and not _LEFT_OUT.match(artifact):
             found[f"{'.'.join(group)}:{artifact}:{number}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = {name.split(":")[2].rpartition(".")[0] for name in found if name.startswith("org.slf4j:slf4j-")}
+    if len(lines) != 1:
+        raise DistributionUnavailable(
+            f"ZooKeeper {version} comes with another SLF4J than its back end: {', '.join(sorted(lines))}",
+            where="slf4j",
+            next_step="name the fitting back end in relock.py",
+        )
     own = f"org.apache.zookeeper:zookeeper:{version}"
     return {own: found.pop(own), **found}
 

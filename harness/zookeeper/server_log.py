@@ -34,6 +34,10 @@ log4j.appender.FILE.layout=org.apache.log4j.PatternLayout
 log4j.appender.FILE.layout.ConversionPattern=%d{yyyy-MM-dd'T'HH:mm:ss.SSS} %-5p [%t] %c - %m%n
 """
 
+#: slf4j-simple has no file of its own: all is said by system properties.
+_SIMPLE = "-Dorg.slf4j.simpleLogger"
+_SIMPLE_SETTINGS = ("showDateTime=true", "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS", "defaultLogLevel=info")
+
 
 def write_log_config(backend: LoggingBackend, folder: Path, log: Path) -> tuple[str, ...]:
     """Write the back end's configuration file into `folder`.
@@ -48,6 +52,8 @@ def write_log_config(backend: LoggingBackend, folder: Path, log: Path) -> tuple[
     """
     place = f"-Dzkchaos.log={log.absolute()}"
     match backend:
+        case LoggingBackend.SIMPLE:
+            return (f"{_SIMPLE}.logFile={log.absolute()}", *(f"{_SIMPLE}.{setting}" for setting in _SIMPLE_SETTINGS))
         case LoggingBackend.LOGBACK:
             config = folder.absolute() / "logback.xml"
             config.write_text(_LOGBACK, encoding="utf-8")

@@ -53,6 +53,7 @@ ERROR_NAMES = {
     -123: "ReconfigDisabled",
     -125: "QuotaExceeded",
 }
+ERROR_CODES = {name: code for code, name in ERROR_NAMES.items()}
 
 
 class Txn(msgspec.Struct, frozen=True, gc=False):

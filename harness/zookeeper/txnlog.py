@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HistoryError
-from harness.zookeeper.txn import CREATES, DELETES, ERROR_NAMES, SETS, Txn, TxnKind
+from harness.zookeeper.txn import CREATES, DELETES, ERROR_CODES, ERROR_NAMES, SETS, Txn, TxnKind
 from harness.zookeeper.txn_codec import HEADER_LENGTH, decode_txn, encode_txn
 
 __all__ = [
     "CREATES",
     "DELETES",
+    "ERROR_CODES",
     "ERROR_NAMES",
     "SETS",
     "Replicas",

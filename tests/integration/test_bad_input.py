@@ -287,9 +287,18 @@ def test_a_list_of_runs_goes_on_over_what_cannot_be_read(made_up: RunFolder, tmp
     assert "valid" in listed["made-up"]
 
 
-def test_a_file_that_cannot_be_read(made_up: RunFolder, tmp_path: Path) -> None:
-    """Nor a folder in the place of a file: what the system refuses is told in its own words."""
+def test_evidence_that_cannot_be_read_is_no_pass(made_up: RunFolder, tmp_path: Path) -> None:
     made_up.events_file.unlink()
     made_up.events_file.mkdir()
-    line = zkchaos("check", "made-up", cwd=tmp_path).complaint(3)
-    assert "events.jsonl: Is a directory" in line
+    done = zkchaos("check", "made-up", cwd=tmp_path, environ={"COLUMNS": "400"})
+    assert done.code in (2, 3)
+    assert done.err == ""
+    assert "events.jsonl" in done.out
+
+
+@pytest.mark.parametrize(("words", "file"), [("check", "verdicts.json"), ("report", "report.html")])
+def test_a_file_that_cannot_be_written(words: str, file: str, made_up: RunFolder, tmp_path: Path) -> None:
+    (made_up.root / file).unlink(missing_ok=True)
+    (made_up.root / file).mkdir()
+    line = zkchaos(words, "made-up", cwd=tmp_path).complaint(64)
+    assert f"{file}: cannot write here: Is a directory" in line

@@ -12,12 +12,22 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, KazooException, NodeExistsError, NoNodeError, NotEmptyError
 
 from harness.check.replay import replay
-from harness.zookeeper.distribution import resolve
+from harness.errors import EnvironmentLacking
+from harness.zookeeper.distribution import Distribution, resolve
 from harness.zookeeper.java import find_java
 from harness.zookeeper.server_log import write_log_config
 from harness.zookeeper.txnlog import Txn, TxnKind, read_logs, snapshot_zxids
+from tests.integration.conftest import require
 
 VERSIONS = ("3.9.5", "3.8.6", "3.5.10")
+
+
+def had(spec: str) -> Distribution:
+    try:
+        return resolve(spec)
+    except EnvironmentLacking as lacking:
+        require("distributions", str(lacking))
+        raise
 
 
 def free_port() -> int:
@@ -43,7 +53,7 @@ class Server:
     """A standalone server on loopback."""
 
     def __init__(self, version: str, folder: Path) -> None:
-        distribution = resolve(version)
+        distribution = had(version)
         self.folder, self.port = folder, free_port()
         config = folder / "zoo.cfg"
         config.write_text(
@@ -63,7 +73,7 @@ class Server:
 
 
 @pytest.fixture(params=VERSIONS)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, tmp_path: Path, java: None) -> Iterator[Server]:
     running = Server(request.param, tmp_path)
     yield running
     running.kill()
@@ -148,7 +158,7 @@ def _shape(txn: Txn) -> tuple[TxnKind, str | None, bytes | None, int | None, str
     return txn.kind, txn.path, txn.data, txn.version, txn.error_name
 
 
-def test_the_log_of_a_server_that_is_killed_while_it_writes_is_read(tmp_path: Path) -> None:
+def test_the_log_of_a_server_that_is_killed_while_it_writes_is_read(tmp_path: Path, java: None) -> None:
     server = Server(VERSIONS[0], tmp_path)
     client = KazooClient(f"127.0.0.1:{server.port}")
     client.start(timeout=30)

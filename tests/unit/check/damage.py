@@ -379,7 +379,12 @@ def forked_replica(evidence: Evidence, random: Random) -> Evidence | None:
 
 @damage("agreement")
 def transaction_skipped_by_a_replica(evidence: Evidence, random: Random) -> Evidence | None:
-    able = [(t.zxid, s) for t in evidence.committed.txns if (s := a_server(evidence, random, t.zxid)) is not None]
+    able = [
+        (txn.zxid, server)
+        for txn in evidence.committed.txns
+        if sum(log.has(txn.zxid) for log in evidence.logs.values()) > 1
+        and (server := a_server(evidence, random, txn.zxid)) is not None
+    ]
     found = pick(random, able)
     if found is None:
         return None

@@ -11,7 +11,7 @@ import pytest
 
 from harness.check.evidence import Evidence, load_evidence
 from harness.check.judge import judge
-from harness.check.verdict import Finding, Judgement, Overall
+from harness.check.verdict import Finding, Judgement, Overall, load_judgement
 from harness.errors import RunFolderError
 from harness.history.folder import RunFolder
 from harness.history.records import Barrier, Event, FaultAction, FaultEvent, FinalRead, Note, Outcome, Phase
@@ -120,11 +120,21 @@ def test_logs_that_end_before_the_last_writes(evidence: Evidence) -> None:
 def test_logs_that_begin_late(evidence: Evidence) -> None:
     """An old log was purged: what the znodes were is not known, and nothing is accused."""
     logs = {
-        s: dataclasses.replace(log, txns=log.txns[200:], snapshots=(log.txns[199].zxid,))
+        s: dataclasses.replace(log, txns=log.txns[200:], snapshots=(log.txns[199].zxid, *log.snapshots[1:]))
         for s, log in evidence.logs.items()
     }
     judgement = judge(dataclasses.replace(evidence, logs=logs))
     assert unknown(judgement) >= {"linearizable-writes", "session-order", "durability"}
+
+
+def test_a_transaction_that_no_log_has(evidence: Evidence) -> None:
+    """Nobody's write was acknowledged there, and no two logs differ; but zxids have no gaps within an epoch."""
+    answered = {op.zxid for op in evidence.writes}
+    zxid = next(txn.zxid for txn in evidence.committed.txns[5:] if txn.zxid not in answered)
+    logs = {
+        s: dataclasses.replace(log, txns=[t for t in log.txns if t.zxid != zxid]) for s, log in evidence.logs.items()
+    }
+    assert unknown(judge(dataclasses.replace(evidence, logs=logs))) == LOG_JUDGES
 
 
 def test_a_run_that_is_cut_off_at_any_line_is_no_violation(evidence: Evidence) -> None:
@@ -181,7 +191,7 @@ def test_a_probe_that_does_not_show_a_healthy_target_breaks_the_run(evidence: Ev
 
 def test_a_plan_whose_faults_never_came_is_broken(evidence: Evidence) -> None:
     judgement = judge(without(evidence, FaultEvent))
-    assert "The plan's faults were never injected." in judgement.broken
+    assert "The plan's fault was never injected." in judgement.broken
     assert unknown(judgement) == {"recovery", "faults-proved"}
 
 
@@ -283,8 +293,6 @@ def test_without_a_scenario_nothing_can_be_judged(folder: RunFolder) -> None:
 
 
 def test_verdicts_survive_the_disk(folder: RunFolder) -> None:
-    from harness.check.verdict import load_judgement
-
     judgement = judge(load_evidence(folder))
     folder.write_json(folder.verdicts_file, judgement)
     assert load_judgement(folder) == judgement

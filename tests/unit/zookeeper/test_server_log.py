@@ -17,6 +17,13 @@ def test_logback(tmp_path: Path) -> None:
     assert root.find("root[@level='INFO']/appender-ref[@ref='FILE']") is not None
 
 
+def test_simple(tmp_path: Path) -> None:
+    flags = write_log_config(LoggingBackend.SIMPLE, tmp_path, tmp_path / "server.log")
+    assert flags[0] == f"-Dorg.slf4j.simpleLogger.logFile={tmp_path}/server.log"
+    assert all(flag.startswith("-Dorg.slf4j.simpleLogger.") for flag in flags)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_log4j(tmp_path: Path) -> None:
     folder = tmp_path / "with space"
     folder.mkdir()
