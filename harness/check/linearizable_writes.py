@@ -21,7 +21,7 @@ from harness.check.lost_replies import matches
 from harness.check.replay import Chain, Replay, State
 from harness.check.verdict import Figure, Verdict
 from harness.check.words import Words, zx
-from harness.history.records import Function, Operation, Outcome, Stat
+from harness.history.records import Function, Operation, Outcome
 from harness.zookeeper.txnlog import DELETES, ERROR_CODES, Txn, TxnKind
 
 GUARANTEE = Guarantee(
@@ -103,12 +103,12 @@ def _answered(evidence: Evidence) -> list[Operation]:
 
 def _real_time(answered: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The sweep. Lost writes that happened have a call, but no return."""
-    lost = {op.name: txn.zxid for op, txn in evidence.lost_replies.happened}
     everything = [(op.zxid or 0, op) for op in answered]
-    if lost:
-        everything += [(lost[op.name], op) for op, _txn in evidence.lost_replies.happened]
+    if evidence.lost_replies.happened:
+        everything += [(txn.zxid, op) for op, txn in evidence.lost_replies.happened]
         everything.sort(key=itemgetter(0))
-    returns = [_NEVER if lost and op.name in lost else op.returned or 0 for _zxid, op in everything]
+    info = Outcome.INFO
+    returns = [_NEVER if op.outcome is info else op.returned or 0 for _zxid, op in everything]
     calls = list(accumulate([op.call for _zxid, op in everything], max))
     unique = len({zxid for zxid, _op in everything}) == len(everything)
     if unique and not any(map(lt, islice(returns, 1, None), calls)):
@@ -148,7 +148,9 @@ def _log_agrees(answered: list[Operation], evidence: Evidence, words: Words) -> 
                 f"{op.name} was told zxid {zx(zxid)}, under which the servers logged another request.",
                 (words.operation(op), words.txn(txn)),
             )
-        elif not matches(op, txn) if acknowledged else (txn.kind is not error or txn.error != codes.get(op.error or "")):
+        elif (
+            not matches(op, txn) if acknowledged else (txn.kind is not error or txn.error != codes.get(op.error or ""))
+        ):
             told = "acknowledged" if acknowledged else f"refused with {op.error}"
             yield Problem(
                 f"{op.name} was {told}, and the servers logged something else for it.",
@@ -231,7 +233,8 @@ def _logged_elsewhere(unmatched: list[Operation], evidence: Evidence, words: Wor
 def _applied_twice(evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The same request, or the same value of a client, twice in the history."""
     changes = [txn for txn in evidence.committed.txns if txn.path is not None]
-    if len({txn.data for txn in changes}) < sum(1 for txn in changes if txn.data is not None):
+    data = [txn.data for txn in changes if txn.data is not None]
+    if len(set(data)) < len(data):
         written = {op.written.encode(): op.path for op in evidence.writes if op.written is not None}
         yield from _repeated([t for t in changes if t.data is not None and written.get(t.data) == t.path], words)
     sessions = {op.session for op in evidence.writes if op.cxid is not None}

@@ -14,8 +14,8 @@ are one **disturbance**: a client that got one answer and then lost its server a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import itemgetter
 

@@ -15,9 +15,8 @@ count. Without a budget nothing is promised but that the clients are served agai
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from operator import itemgetter
 
@@ -26,7 +25,16 @@ import msgspec
 from harness.check.evidence import Evidence
 from harness.check.faults_proved import first_steps, never_injected
 from harness.check.guarantee import Guarantee, Problem, count
-from harness.check.outage import SECOND, Wait, attempts_of, disturbances, stall_threshold, waits
+from harness.check.outage import (
+    SECOND,
+    SHORTEST_STALL,
+    Attempt,
+    Wait,
+    attempts_of,
+    disturbances,
+    stall_threshold,
+    waits,
+)
 from harness.check.prediction import NETWORK_FAULTS, sentence
 from harness.check.verdict import Figure, Verdict, Witness
 from harness.check.words import Words
@@ -140,15 +148,24 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     load_end = evidence.phase_at("quiesce") or max((op.call for op in writes), default=faults[-1].at)
     timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
     attempts = {name: attempts_of(*mine, load_end) for name, mine in _by_process(writes, evidence.sessions).items()}
-    all_waits = {name: waits(mine) for name, mine in attempts.items()}
-    threshold = stall_threshold(
-        [w for found in all_waits.values() for w in found if w.before is not None and w.until <= faults[0].at]
-    )
-    for name, found in all_waits.items():
-        timeline.add_client(name, disturbances(found, threshold), threshold)
-    timeline.add_service(waits(sorted(chain.from_iterable(attempts.values()), key=itemgetter(0))), threshold)
-    first_answers = [min((w.end for w in found if w.end is not None), default=load_end) for found in all_waits.values()]
-    return tuple(map(partial(timeline.recovery, writes=writes, first_answers=first_answers), range(len(faults))))
+    threshold = stall_threshold(_waits_before(faults[0].at, attempts.values()))
+    for name, mine in attempts.items():
+        timeline.add_client(name, disturbances(waits(mine, threshold), threshold), threshold)
+    together = sorted(chain.from_iterable(attempts.values()), key=itemgetter(0))
+    if not timeline.add_service(waits(together, SHORTEST_STALL), threshold):
+        timeline.add_service(waits(together), threshold)
+    first_answers = [next((a[0] for a in mine if a[2] is not None), load_end) for mine in attempts.values()]
+    calls = [op.call for op in writes]
+    return tuple(timeline.recovery(place, calls, first_answers) for place in range(len(faults)))
+
+
+def _waits_before(moment: int, attempts: Iterable[list[Attempt]]) -> list[Wait]:
+    """The waits of clients that nothing disturbs yet; their first answers, before which they connect, left out."""
+    found: list[Wait] = []
+    for mine in attempts:
+        undisturbed = mine[: bisect_right(mine, moment, key=itemgetter(0))]
+        found += [wait for wait in waits(undisturbed) if wait.before is not None and wait.end is not None]
+    return found
 
 
 def _by_process(
@@ -193,8 +210,8 @@ class _Timeline:
             if known is None or wait.length > known.wait.length:
                 here[process] = candidate
 
-    def add_service(self, found: list[Wait], tolerance: int) -> None:
-        """Waits of all clients together, in the order of time."""
+    def add_service(self, found: list[Wait], tolerance: int) -> bool:
+        """Take in waits of all clients together, in the order of time; whether there was one for each fault."""
         starts = [wait.start for wait in found]
         for place, injected in enumerate(self._injections):
             end = self._injections[place + 1] - tolerance if place + 1 < len(self._injections) else self._load_end
@@ -205,8 +222,9 @@ class _Timeline:
                 # An outage does not begin before its fault, even where a request was already on its way.
                 w = max(here, key=lambda wait: wait.until - max(wait.start, injected))
                 self._outages[place] = Wait(max(w.start, injected), w.end, w.before, w.after, w.given_up)
+        return None not in self._outages
 
-    def recovery(self, place: int, *, writes: Sequence[Operation], first_answers: list[int]) -> FaultRecovery:
+    def recovery(self, place: int, calls: list[int], first_answers: list[int]) -> FaultRecovery:
         fault = self._faults[place]
         end = self._injections[place + 1] if place + 1 < len(self._faults) else max(self._load_end, fault.at)
         return FaultRecovery(
@@ -215,7 +233,7 @@ class _Timeline:
             end=end,
             load_end=self._load_end,
             working=sum(1 for first in first_answers if first <= fault.at),
-            attempts=sum(1 for op in writes if fault.at <= op.call < end),
+            attempts=bisect_left(calls, end) - bisect_left(calls, fault.at),
             outage=self._outages[place],
             during=tuple(self._during[place].values()),
             after=tuple(self._after[place].values()),

@@ -18,7 +18,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate, islice
-from operator import attrgetter, le, lt
+from operator import attrgetter, le
 
 from harness.check.evidence import WRITES, Evidence
 from harness.check.guarantee import Guarantee, Problem, count
@@ -96,17 +96,16 @@ def _order(evidence: Evidence, words: Words) -> Iterator[Problem]:
 
 def _advances(answered: list[Operation], lost: list[tuple[Operation, int]]) -> bool:
     """Whether a session is in order; fast, as most are. Which operations are not, `_session` tells."""
-    # A write comes right before the reads of its zxid, and after those of the one before.
-    places = [2 * op.zxid + (op.function not in WRITES) for op in answered if op.zxid is not None]
-    writes = [place for place in places if not place & 1]
-    if not all(map(le, places, islice(places, 1, None))) or not all(map(lt, writes, islice(writes, 1, None))):
+    zxids = [op.zxid or 0 for op in answered]
+    writes = [at for at, op in enumerate(answered) if op.function in WRITES]
+    if not all(map(le, zxids, islice(zxids, 1, None))) or any(at and zxids[at - 1] == zxids[at] for at in writes):
         return False
     cxids = [op.cxid or 0 for op in answered] if lost else []
     latest = -1
     for op, zxid in sorted(lost, key=lambda pair: pair[0].cxid or 0):
         at = bisect_left(cxids, op.cxid or 0)
         following = next((other.zxid or 0 for other in answered[at:] if other.function in WRITES), zxid + 1)
-        if (at and places[at - 1] >= 2 * zxid) or not latest < zxid < following:
+        if (at and zxids[at - 1] >= zxid) or not latest < zxid < following:
             return False
         latest = zxid
     return True
