@@ -12,7 +12,7 @@ from harness.check.evidence import Evidence
 from harness.check.guarantee import Guarantee, Problem, count
 from harness.check.linearizable_writes import logs_lacking
 from harness.check.verdict import Figure, Verdict, Witness
-from harness.check.words import Words, deed, zx
+from harness.check.words import Words, zx
 from harness.history.records import FinalRead, Stat
 from harness.zookeeper.txnlog import Txn
 
@@ -127,7 +127,7 @@ def _backwards(evidence: Evidence, words: Words) -> Iterator[Problem]:
         for txn in log.backwards:
             yield Problem(
                 f"Server {server}'s log goes back to {zx(txn.zxid)} after a higher zxid.",
-                (words.txn(txn, f"server {server}'s log"), Witness(text=f"before it: {deed(_before(log.txns, txn))}")),
+                (words.txn(_before(log.txns, txn), f"server {server}'s log"), words.txn(txn, "right after it")),
             )
 
 

@@ -115,7 +115,12 @@ class Evidence:
 
     @cached_property
     def start(self) -> int:
-        """When the run began: its first event, or its first operation. Times in sentences count from here."""
+        """When the load began, as on the page and in the plan; where it never did, the first event or operation.
+
+        Times in sentences count from here.
+        """
+        if (load := self.phase_at("load")) is not None:
+            return load
         first_events = [event.at for event in self.events[:1]]
         first_calls = [operation.call for operation in self.operations[:1]]
         return min(first_events + first_calls, default=0)

@@ -320,7 +320,8 @@ def _kept(found: tuple[FaultRecovery, ...], budget: float | None, words: Words) 
     else:
         clients = count(len(worst.during), "disturbed client was", "disturbed clients were")
         served = f"{clients} served again {worst.recovery_s:.2f} s after the injection{within}"
-    others = f" The other {count(len(found) - 1, 'fault')} did less." if len(found) > 1 else ""
+    others = "" if len(found) == 1 else " The other fault" if len(found) == 2 else f" The other {len(found) - 1} faults"
+    others += " did less." if others else ""
     return f"After {at}, {served}; the longest write outage was {worst.write_outage_s:.2f} s.{others}"
 
 

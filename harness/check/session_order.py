@@ -23,7 +23,7 @@ from operator import attrgetter, le
 from harness.check.evidence import WRITES, Evidence
 from harness.check.guarantee import Guarantee, Problem, count
 from harness.check.linearizable_writes import logs_lacking
-from harness.check.replay import Chain
+from harness.check.replay import Chain, State
 from harness.check.verdict import Figure, Verdict, Witness
 from harness.check.words import Words, zx
 from harness.history.records import Function, Operation, Outcome
@@ -121,23 +121,23 @@ def _session(operations: list[Operation], lost: dict[str, int], words: Words) ->
         zxid = (op.zxid if answered else lost[op.name]) or 0
         if op.function in writes:
             if zxid <= write and write_op is not None:
-                yield _out_of_order(write_op, op, "was sent after it and took effect before it", words)
+                yield _out_of_order(
+                    "{1} took effect before {0}, which its session had sent first.", write_op, op, words
+                )
             elif zxid <= high and high_op is not None:
-                yield _out_of_order(high_op, op, "was sent after it, and is ordered before what it had seen", words)
+                yield _out_of_order("{1} is ordered before what its session had seen with {0}.", high_op, op, words)
             if zxid > write:
                 write, write_op = zxid, op
         elif zxid < high and high_op is not None:
-            own = "does not see that session's own write" if high_op.function.is_write else "went back in time"
-            yield _out_of_order(high_op, op, own, words)
+            own = high_op.function.is_write
+            text = "{1} does not see {0}, an" if own else "{1} sees an older state than {0}, an"
+            yield _out_of_order(text + " earlier operation of its own session.", high_op, op, words)
         if answered and zxid > high:
             high, high_op = zxid, op
 
 
-def _out_of_order(earlier: Operation, later: Operation, what: str, words: Words) -> Problem:
-    return Problem(
-        f"{later.name} {what}: it follows {earlier.name} on the same session.",
-        (words.operation(earlier), words.operation(later)),
-    )
+def _out_of_order(text: str, earlier: Operation, later: Operation, words: Words) -> Problem:
+    return Problem(text.format(earlier.name, later.name), (words.operation(earlier), words.operation(later)))
 
 
 def _wrong_reads(evidence: Evidence) -> tuple[list[Operation], int]:
@@ -190,7 +190,23 @@ def _wrong_read(op: Operation, evidence: Evidence, words: Words) -> Problem:
         source = committed.by_zxid.get(op.stat.mzxid)
         if source is not None:
             witnesses.append(words.txn(source))
-    return Problem(f"{op.name} did not find what {op.path} was at the zxid that it was told.", tuple(witnesses))
+    wrong = f" ({_difference(op, state)})" if op.stat is not None and state is not None else ""
+    return Problem(f"{op.name} did not find what {op.path} was at the zxid that it was told{wrong}.", tuple(witnesses))
+
+
+def _difference(op: Operation, state: State) -> str:
+    """The first thing in which a read differs from the state of its znode."""
+    stat = op.stat
+    if stat is None or (op.read != state.value and op.function is not Function.EXISTS):
+        return "other data"
+    fields = (
+        ("mzxid", stat.mzxid, state.mzxid),
+        ("version", stat.version, state.version),
+        ("czxid", stat.czxid, state.czxid),
+        ("ephemeral owner", stat.ephemeral_owner, state.owner),
+        ("data length", stat.data_length, state.length),
+    )
+    return next((f"{name} {found} instead of {right}" for name, found, right in fields if found != right), "")
 
 
 def _staleness(evidence: Evidence) -> tuple[int, int, int]:
