@@ -183,6 +183,7 @@ class Run:
             ZkChaosError: the nemesis, the load or the disk failed; KeyboardInterrupt passes through.
         """
         self.load.start()
+        self.load.settle()  # whoever was never served cannot be seen to recover
         start = time.monotonic_ns()
         self.record.phase("load", f"{request.scenario.load.clients} clients, {request.scenario.load.rate:g} per second")
         executor = ThreadPoolExecutor(1, thread_name_prefix="zkchaos-nemesis")

@@ -162,9 +162,9 @@ class LoadUnderTest:
         self._run.folder.write_json(self._run.folder.scenario_file, scenario)
         load.launch()
         load.start()
+        load.settle()
         self._run.record.phase("load", f"{clients} clients, {rate:g} per second")
         try:
-            load.settle()
             yield load
             load.settle()
         finally:

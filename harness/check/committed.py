@@ -38,7 +38,11 @@ def counter(zxid: int) -> int:
 
 @dataclass(frozen=True)
 class ServerLog:
-    """One server's transactions, in the order that it wrote them, and the zxids of its snapshots."""
+    """One server's transactions, in the order that it wrote them, and the zxids of its snapshots.
+
+    A server takes a snapshot whenever it starts, so one without any is one whose snapshots were not kept. Any of its
+    gaps may then be explained by one, and it is not believed to refute anything.
+    """
 
     txns: list[Txn]
     snapshots: tuple[int, ...] = ()
@@ -97,7 +101,7 @@ class ServerLog:
     def refutes(self, zxid: int) -> bool:
         """Whether this server followed a history without `zxid`; see the module's text."""
         at = bisect_right(self.zxids, zxid)
-        if at == len(self.zxids):
+        if at == len(self.zxids) or not self.snapshots:
             return False
         snapshot = bisect_left(self.snapshots, zxid)
         explained = snapshot < len(self.snapshots) and self.snapshots[snapshot] < self.zxids[at]
@@ -118,6 +122,8 @@ class ServerLog:
         return parts
 
     def _snapshot_between(self, one: int, other: int) -> bool:
+        if not self.snapshots:
+            return True
         at = bisect_right(self.snapshots, one)
         return at < len(self.snapshots) and self.snapshots[at] < other
 

@@ -103,16 +103,12 @@ def _answered(evidence: Evidence) -> list[Operation]:
 
 def _real_time(answered: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:
     """The sweep. Lost writes that happened have a call, but no return."""
-    everything = [(op.zxid or 0, op) for op in answered]
-    if evidence.lost_replies.happened:
-        everything += [(txn.zxid, op) for op, txn in evidence.lost_replies.happened]
-        everything.sort(key=itemgetter(0))
+    lost = [(txn.zxid, op) for op, txn in evidence.lost_replies.happened]
+    if _respects_real_time(answered, lost):
+        return
+    everything = sorted([*((op.zxid or 0, op) for op in answered), *lost], key=itemgetter(0))
     info = Outcome.INFO
     returns = [_NEVER if op.outcome is info else op.returned or 0 for _zxid, op in everything]
-    calls = list(accumulate([op.call for _zxid, op in everything], max))
-    unique = len({zxid for zxid, _op in everything}) == len(everything)
-    if unique and not any(map(lt, islice(returns, 1, None), calls)):
-        return
     latest_call, latest = -1, None
     previous_zxid, previous = -1, None
     for (zxid, op), returned in zip(everything, returns, strict=True):
@@ -128,6 +124,21 @@ def _real_time(answered: list[Operation], evidence: Evidence, words: Words) -> I
         if op.call > latest_call:
             latest_call, latest = op.call, op
         previous_zxid, previous = zxid, op
+
+
+def _respects_real_time(answered: list[Operation], lost: list[tuple[int, Operation]]) -> bool:
+    """Whether the sweep has nothing to tell; fast, as it hardly ever has."""
+    zxids = [op.zxid or 0 for op in answered]
+    returns = [op.returned or 0 for op in answered]
+    latest_calls = accumulate([op.call for op in answered], max)
+    if not all(map(lt, zxids, islice(zxids, 1, None))) or any(map(lt, islice(returns, 1, None), latest_calls)):
+        return False
+    earliest_returns = list(accumulate(reversed(returns), min))[::-1] if lost else []
+    for zxid, op in lost:
+        after = bisect_left(zxids, zxid)
+        if after < len(zxids) and (zxids[after] == zxid or earliest_returns[after] < op.call):
+            return False
+    return len({zxid for zxid, _op in lost}) == len(lost)
 
 
 def _log_agrees(answered: list[Operation], evidence: Evidence, words: Words) -> Iterator[Problem]:

@@ -86,7 +86,7 @@ def _order(evidence: Evidence, words: Words) -> Iterator[Problem]:
             lost.setdefault(op.session, []).append((op, txn.zxid))
     for session, operations in sessions.items():
         numbered = [op for op in operations if op.cxid is not None]
-        numbered.sort(key=_cxid)
+        numbered.sort(key=_cxid)  # they are in the order of their calls, so this does next to nothing
         mine = lost.get(session, [])
         if not _advances(numbered, mine):
             numbered += [op for op, _zxid in mine]

@@ -12,18 +12,18 @@ from harness.history.records import Function, Stat
 
 #: Share of each function in a thousand operations. Half are writes, so that an outage of writes is seen at once.
 MIX: tuple[tuple[Function, int], ...] = (
-    (Function.SET, 400),
+    (Function.SET, 450),
     (Function.GET, 300),
     (Function.SYNC_GET, 100),
-    (Function.CREATE, 80),
+    (Function.CREATE, 50),
     (Function.EXISTS, 60),
-    (Function.DELETE, 60),
+    (Function.DELETE, 40),
 )
 #: Of sets and deletes, the share that insists on a version, and of those the share that insists on a wrong one.
 _CHECKED = 0.4
 _WRONG = 0.1
 #: Of the operations on a znode that was last seen missing, the share that create it instead.
-_REVIVED = 0.7
+_REVIVED = 0.5
 
 
 @dataclass(frozen=True)

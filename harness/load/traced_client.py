@@ -1,11 +1,13 @@
 """A kazoo client that keeps what kazoo throws away: each request's xid and server, each reply's zxid and instant.
 
-Three things differ from plain kazoo, each because a judge needs it:
+Four things differ from plain kazoo, each because a judge needs it:
 
 * The xid goes on counting over reconnects, as the Java client's does. kazoo starts again at 1, and then
   (session, xid) would name several transactions in the servers' logs.
 * A connection attempt gets session timeout / number of addresses, as in the Java client. kazoo waits a whole
   session timeout for each dead address, and its sessions expire before they have tried half the list.
+* The pause between two rounds of attempts stays below a second, as in the Java client. kazoo doubles it up to a minute,
+  and a session would come back long after its server.
 * Whether a request was ever handed to the kernel is known, so that a request that never left is a certain failure.
 """
 
@@ -18,6 +20,10 @@ from typing import Protocol
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
+
+
+#: kazoo's words for the pause between two rounds of connection attempts: seconds, factor, jitter as a share, seconds.
+_RECONNECT = {"max_tries": -1, "delay": 0.2, "backoff": 1.5, "max_jitter": 0.4, "max_delay": 0.8}
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class TracedClient(KazooClient):  # type: ignore[misc]  # kazoo is not typed
 
     def __init__(self, hosts: str, *, session_timeout: float, handler: TracedHandler | None = None) -> None:
         handler = handler or TracedHandler()
-        super().__init__(hosts, timeout=session_timeout, handler=handler)
+        super().__init__(hosts, timeout=session_timeout, handler=handler, connection_retry=dict(_RECONNECT))
         handler.connect_timeout = max(0.1, session_timeout / max(1, len(self.hosts)))
         plain: ConnectionHandler = self._connection  # type: ignore[has-type]  # set by the untyped base class
         self._connection = TracedConnection(self, plain.retry_sleeper, logger=plain.logger)

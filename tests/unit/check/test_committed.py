@@ -66,6 +66,14 @@ def test_a_snapshot_within_a_gap_does_not_explain_what_follows_it() -> None:
     assert [found.txn.zxid for found in history.skipped] == [z(1, 5)]
 
 
+def test_a_server_whose_snapshots_were_not_kept_accuses_nobody() -> None:
+    gap = log(*EPOCH_1[:2], *EPOCH_1[3:], snapshots=())
+    assert merged(log(*EPOCH_1), log(*EPOCH_1), gap).skipped == ()
+    old_leader = log(*EPOCH_1, z(1, 7), *span(2, 1, 3), snapshots=())
+    other = log(*EPOCH_1, *span(2, 1, 3), snapshots=())
+    assert list(merged(old_leader, other, other).undecided) == [z(1, 7)]
+
+
 def test_a_deposed_leaders_proposals_are_discarded() -> None:
     """Its log keeps them: ZooKeeper sends it a snapshot of the new epoch, and truncates nothing."""
     old_leader = log(*EPOCH_1, *span(1, 7, 9), *span(2, 4, 6), snapshots=(0, z(2, 3)))

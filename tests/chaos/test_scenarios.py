@@ -1,0 +1,140 @@
+"""Whole scenarios on real servers: what should survive does, and the controls, which should not, do not.
+
+`switch-failure` on dual-net and `follower-restart` are not here: the tests of the command line, of the wheel and of
+leaks run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.check.verdict import Finding, Judgement, Overall
+from harness.history.folder import RunFolder
+from harness.history.records import FaultAction, FaultEvent, ProbeEvent
+from harness.judge_and_tell import judge_and_tell
+from harness.run import perform
+from harness.scenario import Request, make_request
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240), pytest.mark.usefixtures("namespaces_allowed", "java")]
+
+#: The library's plans, where each is meant to be survived; the promise of ZooKeeper that this shows; faults expected.
+SURVIVED: dict[str, tuple[Callable[[], Request], str, int]] = {
+    "a cable of the leader": (lambda: make_request("link-failure", seed=1), "NR-03", 1),
+    "the leader's process": (lambda: make_request("leader-kill", seed=2), "SZ-01", 1),
+    "a leader that hangs": (lambda: make_request("leader-pause", seed=3), "SZ-01", 1),
+    "two of five servers": (lambda: make_request("minority-kill", seed=4), "SZ-01", 1),
+    "one switch, then the other": (lambda: make_request("both-switches-in-turn", seed=5), "NR-01", 2),
+    "a switch under five servers": (
+        lambda: make_request("switch-failure", topology_name="dual-net-five", seed=6),
+        "NR-01",
+        1,
+    ),
+    "the switch that all servers have": (
+        lambda: make_request("switch-failure", topology_name="uneven-addresses", seed=7),
+        "NR-01",
+        1,
+    ),
+    "a switch under 3.8": (lambda: make_request("switch-failure", version="3.8", seed=8), "NR-01", 1),
+}
+
+#: The same switch dies where there is no second way round it (NR-11).
+CONTROLS: dict[str, Callable[[], Request]] = {
+    "one network": lambda: make_request("switch-failure", topology_name="single-net", seed=11),
+    "one address per server": lambda: make_request("switch-failure", multi_address=False, seed=12),
+}
+
+SAFETY = ("linearizable-writes", "session-order", "durability", "agreement", "faults-proved")
+
+#: The library's own plan, aimed at the network that one of the servers does not have.
+OTHER_SWITCH = """
+title = "The switch that only two of three servers have dies for five seconds"
+topology = "uneven-addresses"
+duration = "10s"
+
+[expect]
+recovery_within = "8s"
+
+[[step]]
+at = "2s"
+fault = "switch-down"
+switch = "net2"
+for = "5s"
+"""
+
+
+def carried_out(request: Request, root: Path) -> tuple[RunFolder, Judgement]:
+    folder = perform(request, root)
+    judgement, page = judge_and_tell(folder)
+    assert page.is_file()
+    return folder, judgement
+
+
+def told(judgement: Judgement) -> str:
+    """All of it, for the message of a failure."""
+    lines = [f"{v.guarantee}: {v.finding.value}: {v.summary}" for v in judgement.verdicts]
+    return "\n".join([judgement.overall.value, *judgement.broken, *lines])
+
+
+def proved(folder: RunFolder) -> int:
+    """How many faults were seen to bite and seen to be gone."""
+    events = folder.events()
+    bit = {e.id for e in events if isinstance(e, ProbeEvent) and e.stage == "during" and e.bites}
+    gone = {e.id for e in events if isinstance(e, ProbeEvent) and e.stage == "after" and e.bites is False}
+    healed = {e.id for e in events if isinstance(e, FaultEvent) and e.action is FaultAction.HEALED}
+    return len(bit & gone & healed)
+
+
+def claims(judgement: Judgement) -> set[str]:
+    return {claim for verdict in judgement.verdicts for claim in verdict.claims}
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+def test_the_service_survives(name: str, tmp_path: Path) -> None:
+    make, claim, faults = SURVIVED[name]
+    folder, judgement = carried_out(make(), tmp_path / "run")
+    assert judgement.overall is Overall.VALID, told(judgement)
+    assert {v.finding for v in judgement.verdicts} == {Finding.VALID}
+    assert proved(folder) == faults
+    assert claim in claims(judgement)
+
+
+def test_a_server_with_one_address_among_servers_with_two(tmp_path: Path) -> None:
+    """NR-02, on the network that it does not have: the two others must still find it over the first."""
+    plan = tmp_path / "other-switch.toml"
+    plan.write_text(OTHER_SWITCH)
+    folder, judgement = carried_out(make_request(str(plan), seed=9), tmp_path / "run")
+    assert judgement.overall is Overall.VALID, told(judgement)
+    assert proved(folder) == 1
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_without_a_second_way_the_service_stops_and_nothing_else_breaks(name: str, tmp_path: Path) -> None:
+    folder, judgement = carried_out(CONTROLS[name](), tmp_path / "run")
+    findings = {verdict.guarantee: verdict for verdict in judgement.verdicts}
+    assert judgement.overall is Overall.VIOLATED, told(judgement)
+    assert judgement.overall.exit_code == 1
+    assert judgement.broken == ()
+    assert [v.guarantee for v in judgement.violated()] == ["recovery"]
+    for guarantee in SAFETY:
+        assert findings[guarantee].finding is Finding.VALID, told(judgement)
+    assert proved(folder) == 1
+    recovery = findings["recovery"]
+    assert recovery.witnesses
+    assert "NR-11" in recovery.claims
+    assert any("NR-11" in note for note in recovery.notes)
+    # the outage lasts as long as the switch is dead, and not much longer
+    outage = next(figure.value for figure in recovery.figures if figure.name == "write_outage_s")
+    assert 7.0 < outage < 13.0
+
+
+def test_faults_that_the_seed_draws(tmp_path: Path) -> None:
+    """The first slot of `mixed`; which fault it is, is the same for this seed at all times."""
+    request = make_request("mixed", seed=4, duration_s=18.0)
+    folder, judgement = carried_out(request, tmp_path / "run")
+    assert judgement.overall is Overall.VALID, told(judgement)
+    (step,) = request.schedule
+    (healed,) = (e for e in folder.events() if isinstance(e, FaultEvent) and e.action is FaultAction.HEALED)
+    assert (healed.fault, healed.asked) == (step.fault, step.target)
