@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from operator import itemgetter
 
 import msgspec
@@ -107,30 +107,24 @@ def waits(attempts: Sequence[Attempt], at_least: int = 0) -> list[Wait]:
         attempts: of one client or of several, in the order of their ends.
         at_least: leave out waits shorter than this, nanoseconds.
     """
-    if not attempts:
-        return []
-    # When those that end from here on were called: the earliest of them.
-    earliest = list(accumulate((call for _until, call, _op in reversed(attempts)), min))[::-1]
-    answers = [place for place, attempt in enumerate(attempts) if attempt[2] is not None]
-    ends = [attempts[place][0] for place in answers]
     found: list[Wait] = []
-    first = attempts[answers[0]] if answers else None
-    _add(found, Wait(earliest[0], first and first[0], None, first and first[2], attempts[-1][0]), at_least)
-    for number, (end, next_end) in enumerate(pairwise(ends)):
-        if next_end - end >= at_least:
-            here, then = answers[number], answers[number + 1]
-            start = max(end, earliest[here + 1])
-            _add(found, Wait(start, next_end, attempts[here][2], attempts[then][2]), at_least)
-    if answers and answers[-1] + 1 < len(attempts):
-        last = answers[-1]
-        start = max(ends[-1], earliest[last + 1])
-        _add(found, Wait(start, None, attempts[last][2], None, attempts[-1][0]), at_least)
-    return found
-
-
-def _add(found: list[Wait], wait: Wait, at_least: int) -> None:
-    if wait.length >= at_least:
-        found.append(wait)
+    # Backwards, so that the earliest call of all attempts that end later is known at each answer.
+    earliest: int | None = None
+    end: int | None = None
+    after: Operation | None = None
+    for until, call, answer in reversed(attempts):
+        if answer is not None:
+            if earliest is not None:
+                start = until if until > earliest else earliest
+                if end is None or end - start >= at_least:
+                    found.append(Wait(start, end, answer, after, attempts[-1][0]))
+            end, after = until, answer
+        if earliest is None or call < earliest:
+            earliest = call
+    if earliest is not None:
+        found.append(Wait(earliest, end, None, after, attempts[-1][0]))
+    found.reverse()
+    return [wait for wait in found if wait.length >= at_least]
 
 
 def stall_threshold(normal: list[Wait]) -> int:

@@ -15,10 +15,9 @@ through a quorum (ZOOKEEPER-1675, ZOOKEEPER-2136). So stale reads are counted, a
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from itertools import accumulate, islice
-from operator import attrgetter, le
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 from harness.check.evidence import WRITES, Evidence
 from harness.check.guarantee import Guarantee, Problem, count
@@ -73,41 +72,46 @@ def _doubts(evidence: Evidence, unjudged: int) -> list[str]:
 
 
 def _order(evidence: Evidence, words: Words) -> Iterator[Problem]:
+    lost = {op.name: txn.zxid for op, txn in evidence.lost_replies.happened}
+    if _all_in_order(evidence.operations, lost):
+        return
     sessions: dict[int, list[Operation]] = {}
-    info = Outcome.INFO
-    for op in [op for op in evidence.operations if op.zxid is not None and op.outcome is not info]:
-        if op.session in sessions:
-            sessions[op.session].append(op)
-        else:
-            sessions[op.session] = [op]
-    lost: dict[int, list[tuple[Operation, int]]] = {}
-    for op, txn in evidence.lost_replies.happened:
-        if op.cxid is not None:
-            lost.setdefault(op.session, []).append((op, txn.zxid))
-    for session, operations in sessions.items():
-        numbered = [op for op in operations if op.cxid is not None]
-        numbered.sort(key=_cxid)  # they are in the order of their calls, so this does next to nothing
-        mine = lost.get(session, [])
-        if not _advances(numbered, mine):
-            numbered += [op for op, _zxid in mine]
-            numbered.sort(key=_cxid)
-            yield from _session(numbered, {op.name: zxid for op, zxid in mine}, words)
+    for op in evidence.operations:
+        if op.cxid is not None and (op.name in lost if op.outcome is Outcome.INFO else op.zxid is not None):
+            sessions.setdefault(op.session, []).append(op)
+    for operations in sessions.values():
+        operations.sort(key=_cxid)
+        yield from _session(operations, lost, words)
 
 
-def _advances(answered: list[Operation], lost: list[tuple[Operation, int]]) -> bool:
-    """Whether a session is in order; fast, as most are. Which operations are not, `_session` tells."""
-    zxids = [op.zxid or 0 for op in answered]
-    writes = [at for at, op in enumerate(answered) if op.function in WRITES]
-    if not all(map(le, zxids, islice(zxids, 1, None))) or any(at and zxids[at - 1] == zxids[at] for at in writes):
-        return False
-    cxids = [op.cxid or 0 for op in answered] if lost else []
-    latest = -1
-    for op, zxid in sorted(lost, key=lambda pair: pair[0].cxid or 0):
-        at = bisect_left(cxids, op.cxid or 0)
-        following = next((other.zxid or 0 for other in answered[at:] if other.function in WRITES), zxid + 1)
-        if (at and zxids[at - 1] >= zxid) or not latest < zxid < following:
+def _all_in_order(operations: Iterable[Operation], lost: dict[str, int]) -> bool:
+    """Whether every session is in order; fast, as they mostly are. Which operations are not, `_session` tells.
+
+    Args:
+        operations: in the order of their calls, which is that of their xids in a client that counts them up.
+        lost: the zxids of lost writes that happened.
+    """
+    info, writes = Outcome.INFO, WRITES
+    #: Of each session: the last xid, the highest zxid answered, the zxid of the last write.
+    sessions: dict[int, list[int]] = {}
+    for op in operations:
+        cxid, zxid = op.cxid, op.zxid
+        lost_one = op.outcome is info
+        if lost_one:
+            zxid = lost.get(op.name)
+        if cxid is None or zxid is None:
+            continue
+        if op.session not in sessions:
+            sessions[op.session] = [-1, -1, -1]
+        session = sessions[op.session]
+        write = op.function in writes
+        if cxid <= session[0] or (zxid <= session[1] or zxid <= session[2] if write else zxid < session[1]):
             return False
-        latest = zxid
+        session[0] = cxid
+        if not lost_one:
+            session[1] = zxid
+        if write:
+            session[2] = zxid
     return True
 
 
@@ -211,15 +215,18 @@ def _difference(op: Operation, state: State) -> str:
 
 def _staleness(evidence: Evidence) -> tuple[int, int, int]:
     """Stale reads after a sync, all reads after a sync, and plain reads behind an acknowledged write."""
-    writes = [(op.returned or 0, op.zxid or 0) for op in evidence.acknowledged_writes]
-    writes.sort()
-    returns = [returned for returned, _zxid in writes]
-    newest = list(accumulate((zxid for _returned, zxid in writes), max))
-    stale = synced = lag = 0
+    writes = sorted([(op.returned or 0, op.zxid or 0) for op in evidence.acknowledged_writes])
+    writes.append((1 << 64, 0))
+    stale = synced = lag = newest = place = 0
+    returned, zxid = writes[0]
     sync_get = Function.SYNC_GET
-    newest.insert(0, 0)
-    for op in evidence.answered_reads:
-        behind = (op.zxid or 0) < newest[bisect_left(returns, op.call)]
+    for op in evidence.answered_reads:  # in the order of their calls
+        while returned < op.call:
+            if zxid > newest:  # noqa: PLR1730  # max() takes several times as long, for each write of a run
+                newest = zxid
+            place += 1
+            returned, zxid = writes[place]
+        behind = (op.zxid or 0) < newest
         if op.function is sync_get:
             synced += 1
             stale += behind

@@ -37,13 +37,14 @@ def main() -> None:
     except OSError as problem:
         wire.send(connection, _forbidden(problem))
         sys.exit(1)
+    launcher = os.pidfd_open(os.getpid())
     child = os.fork()
     if child:
         kernel.set_process_name("zkchaos-launch")
         connection.close()
         os.waitpid(child, 0)
         sys.exit(0)
-    _serve_as_first_process(connection, caller, rootless=rootless)
+    _serve_as_first_process(connection, (caller, launcher), rootless=rootless)
 
 
 def _enter() -> bool:
@@ -85,8 +86,8 @@ def _forbidden(problem: OSError) -> wire.Failed:
     return wire.Failed(NamespacesForbidden.__name__, what, "namespaces testbed", cause, step, problem.errno or 0)
 
 
-def _serve_as_first_process(connection: socket.socket, caller: int, *, rootless: bool) -> None:
-    kernel.die_with_parent(signal.SIGKILL)
+def _serve_as_first_process(connection: socket.socket, guardians: tuple[int, int], *, rootless: bool) -> None:
+    threading.Thread(target=_end_with, args=(connection.fileno(), guardians), daemon=True).start()
     kernel.set_process_name("zkchaos-agent")
     try:
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
@@ -94,7 +95,6 @@ def _serve_as_first_process(connection: socket.socket, caller: int, *, rootless:
     except OSError as problem:
         wire.send(connection, _forbidden(problem))
         os._exit(1)
-    threading.Thread(target=_end_with, args=(connection.fileno(), caller), daemon=True).start()
     try:
         wire.send(connection, wire.Ready(rootless))
         Server(connection).serve()
@@ -104,11 +104,15 @@ def _serve_as_first_process(connection: socket.socket, caller: int, *, rootless:
     os._exit(0)
 
 
-def _end_with(descriptor: int, caller: int) -> None:
-    """End this process as soon as the caller or the socket is gone, whatever the main thread is doing."""
+def _end_with(descriptor: int, guardians: tuple[int, int]) -> None:
+    """End this process as soon as the socket, the caller or the launcher is gone, whatever the main thread does.
+
+    The guardians are pidfds: a parent-death signal would be lost if the parent died before it was asked for.
+    """
     poller = select.poll()
     poller.register(descriptor, select.POLLRDHUP)
-    poller.register(caller, select.POLLIN)
+    for guardian in guardians:
+        poller.register(guardian, select.POLLIN)
     poller.poll()
     os._exit(0)
 

@@ -16,7 +16,6 @@ CLONE_NEWNET = 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,11 +41,6 @@ def mount(source: str, target: str, filesystem: str | None, flags: int) -> None:
     """Mount a filesystem without mount data."""
     kind = filesystem.encode() if filesystem else None
     _check(_libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), None), f"mount {target}")
-
-
-def die_with_parent(signal_number: int) -> None:
-    """Ask the kernel to send this process a signal when the thread that forked it ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal_number), 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def set_process_name(name: str) -> None:

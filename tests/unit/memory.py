@@ -45,6 +45,8 @@ class MemoryTestbed:
     disobedient: set[Link] = field(default_factory=set)
     #: Hosts whose processes take no signal.
     immortal: set[str] = field(default_factory=set)
+    #: Hosts whose servers live and say nothing.
+    silent: set[str] = field(default_factory=set)
     #: Every batch of changes, in order.
     batches: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
 
@@ -139,7 +141,7 @@ class MemoryTestbed:
             theirs.close()
             return ours
         self._peers.callback(theirs.close)
-        if states == ["S"]:
+        if states == ["S"] and host not in self.silent:
             first = min((s.id for s in self.topology.servers if self.living(s.host) == ["S"]), default=0)
             mode = "leader" if host == f"zk{first}" else "follower"
             theirs.sendall(f"Zxid: 0x1\nMode: {mode}\n".encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HistoryError
@@ -289,6 +289,7 @@ def test_replicas_share_equal_transactions(tmp_path: Path) -> None:
     assert [a is b for a, b in zip(one.txns, other.txns, strict=True)].count(False) == 1
 
 
+@settings(max_examples=25)
 @given(st.lists(LOGS, min_size=2, max_size=4))
 def test_what_was_read_before_does_not_change_what_is_read(logs: list[list[Txn]]) -> None:
     replicas = Replicas()
