@@ -14,11 +14,13 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.serialization import GetData, Sync
 
 from harness.errors import EnsembleError
+from harness.history.folder import storage_error
 from harness.history.records import Barrier, Event, FinalRead, Note
 from harness.load.hosted import server_client
 from harness.load.registers import ROOT
 from harness.load.traced_client import TracedClient
 from harness.load.worker import stat_of
+from harness.zookeeper import admin
 from harness.zookeeper.ensemble import Ensemble
 
 Record = Callable[[Event], None]
@@ -30,6 +32,8 @@ _APPLY_TIMEOUT = 30.0
 #: How long one read may take, seconds.
 _READ_TIMEOUT = 10.0
 _POLL = 0.02
+#: The admin words whose answers are kept.
+_WORDS = ("srvr", "mntr", "conf", "cons")
 #: The last write of a run.
 _BARRIER_PATH = f"{ROOT}/barrier"
 
@@ -47,10 +51,23 @@ def collect(ensemble: Ensemble, paths: Sequence[str], record: Record) -> None:
         record(Note(time.monotonic_ns(), f"the ensemble does not serve after all faults have healed: {problem}"))
         return
     record(Barrier(time.monotonic_ns(), zxid, applied))
+    _keep_admin_words(ensemble)
     with ThreadPoolExecutor(max_workers=len(applied) or 1) as pool:
         for reads in pool.map(lambda server: _read_all(ensemble, server, paths), applied):
             for event in reads:
                 record(event)
+
+
+def _keep_admin_words(ensemble: Ensemble) -> None:
+    """Keep each server's own account of itself beside its logs."""
+    hosts = {server.host: ensemble.server_folder(server.id).admin for server in ensemble.topology.servers}
+    for word in _WORDS:
+        for host, answer in admin.ask(ensemble.testbed, list(hosts), word).items():
+            path = hosts[host] / f"{word}.txt"
+            try:
+                path.write_text(answer, encoding="utf-8")
+            except OSError as problem:
+                raise storage_error(problem, path) from problem
 
 
 def _write_barrier(ensemble: Ensemble, leader: int) -> int:

@@ -129,6 +129,7 @@ class Run:
         self._stack.callback(self._agent.close)
         try:
             software = Software(topology, tell)
+            self._agent.wait_ready()  # where namespaces are forbidden, nothing is made
             self.folder = _make_folder(root)
             self.folder.write_json(self.folder.scenario_file, scenario)
             self.record = Recorder(self.folder, observer)

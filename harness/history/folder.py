@@ -5,7 +5,7 @@
     runs/<utc-time>-<scenario>-<seed>/
       scenario.json environment.json events.jsonl verdicts.json report.html
       clients/<host>.jsonl
-      servers/<id>/{config,logs,txnlog,snapshot}/
+      servers/<id>/{admin,config,logs,txnlog,snapshot}/
 
 Lines are written whole and at once, so a run that died at any moment leaves at most one torn last line, which
 readers drop. Files are synced at phase ends.
@@ -55,13 +55,18 @@ class ServerFolder:
         return self.root / "txnlog"
 
     @property
+    def admin(self) -> Path:
+        """The server's answers to the admin words at the end of the run, a file each."""
+        return self.root / "admin"
+
+    @property
     def snapshot(self) -> Path:
         """`dataDir`."""
         return self.root / "snapshot"
 
     def create(self) -> None:
-        """Make all four folders."""
-        for folder in (self.config, self.logs, self.txnlog, self.snapshot):
+        """Make all five folders."""
+        for folder in (self.admin, self.config, self.logs, self.txnlog, self.snapshot):
             folder.mkdir(parents=True, exist_ok=True)
 
 

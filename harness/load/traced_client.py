@@ -21,7 +21,6 @@ from kazoo.client import KazooClient
 from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
 
-
 #: kazoo's words for the pause between two rounds of connection attempts: seconds, factor, jitter as a share, seconds.
 _RECONNECT = {"max_tries": -1, "delay": 0.2, "backoff": 1.5, "max_jitter": 0.4, "max_delay": 0.8}
 

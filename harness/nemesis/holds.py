@@ -39,11 +39,9 @@ class LinkHolds:
                 freed.append(link)
         switches = [link for link in freed if link.host is None]
         cables = [link for link in freed if link.host is not None and not self.is_cut(link)]
-        self._testbed.set_links([*switches, *cables], up=True)
-        # a switch brings all its ports up with it; those that are still cut go down again
-        still_cut = [link for link in self._holds if link.host is not None and Link(link.switch) in switches]
-        if still_cut:
-            self._testbed.set_links(still_cut, up=False)
+        # a switch brings all its ports up with it, but for those that are still cut
+        still_cut = [link for link in self._holds if link.host is not None]
+        self._testbed.set_links([*switches, *cables], up=True, but=still_cut)
 
     def held_by(self, fault: int, link: Link) -> bool:
         """Whether this fault itself holds this very switch or cable."""

@@ -77,6 +77,8 @@ def _forbidden(problem: OSError) -> wire.Failed:
         ),
         ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
         ("/proc/sys/user/max_net_namespaces", "0", "user.max_net_namespaces=10000"),
+        ("/proc/sys/user/max_pid_namespaces", "0", "user.max_pid_namespaces=10000"),
+        ("/proc/sys/user/max_mnt_namespaces", "0", "user.max_mnt_namespaces=10000"),
     ):
         setting = Path(path)
         if setting.exists() and setting.read_text(encoding="ascii").strip() == bad:

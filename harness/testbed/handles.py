@@ -79,8 +79,11 @@ class Testbed(Protocol):
         """A TCP socket that stands on a host and may be used from here."""
         ...
 
-    def set_links(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
-        """Cut or restore in one batch; returns the monotonic instants it began and ended."""
+    def set_links(self, links: Sequence[Link], *, up: bool, but: Sequence[Link] = ()) -> tuple[int, int]:
+        """Cut or restore in one batch; returns the monotonic instants it began and ended.
+
+        A switch takes all its ports along, except the cables in `but`, which stay as they are.
+        """
         ...
 
     def link_states(self) -> tuple[LinkState, ...]:

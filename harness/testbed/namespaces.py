@@ -80,9 +80,15 @@ class NamespacesTestbed:
             raise TestbedError("the agent opened a socket but did not hand it over", where=host)
         return opened
 
-    def set_links(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
-        """Cut or restore in one batch; returns the monotonic instants it began and ended."""
-        changes = tuple(wire.LinkChange(link.switch, link.host, up) for link in links)
+    def set_links(self, links: Sequence[Link], *, up: bool, but: Sequence[Link] = ()) -> tuple[int, int]:
+        """Cut or restore in one batch; returns the monotonic instants it began and ended.
+
+        A switch takes all its ports along, except the cables in `but`, which stay as they are.
+        """
+        changes = tuple(
+            wire.LinkChange(link.switch, link.host, up, but=tuple(c.host for c in but if c.host and _on(c, link)))
+            for link in links
+        )
         done = self._agent.ask(wire.SetLinks(changes), wire.Done)
         return done.started, done.ended
 
@@ -97,3 +103,8 @@ class NamespacesTestbed:
     def close(self) -> None:
         """End every process and remove every interface. Idempotent."""
         self._agent.close()
+
+
+def _on(cable: Link, link: Link) -> bool:
+    """Whether a cable hangs on the switch that this link is."""
+    return link.host is None and cable.switch == link.switch

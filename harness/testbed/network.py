@@ -134,7 +134,8 @@ class Network:
             if change.host is None:
                 self._set_link(space, space.indexes[change.switch], up=change.up)
             for port in ports:
-                self._set_link(space, port.index, up=change.up)
+                if port.host not in change.but:
+                    self._set_link(space, port.index, up=change.up)
 
     def links(self) -> tuple[wire.LinkState, ...]:
         """Every switch and port as the kernel has it now."""

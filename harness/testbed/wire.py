@@ -45,6 +45,8 @@ class LinkChange(msgspec.Struct, frozen=True):
     #: None: the whole switch.
     host: str | None
     up: bool
+    #: Of a whole switch: the hosts whose ports stay as they are.
+    but: tuple[str, ...] = ()
 
 
 class SetLinks(msgspec.Struct, frozen=True, tag=True):

@@ -87,7 +87,10 @@ WORDS = {
     "duration without a unit": (["run", "switch-failure", "--duration", "20"], ["--duration", "'20'", '"500ms"']),
     "duration below nothing": (["run", "switch-failure", "--duration", "-5s"], ["--duration", "'-5s'"]),
     "duration of nothing": (["run", "switch-failure", "--duration", "0s"], ["switch-failure:duration", "more than 0s"]),
-    "duration that cuts a fault off": (["run", "switch-failure", "--duration", "5s"], ["step[0].for", "11s", "5s"]),
+    "duration that cuts a fault off": (
+        ["run", "switch-failure", "--duration", "5s"],
+        ["step[0].for", "ends at 12s", "over at 5s", "longer"],
+    ),
     "no clients": (["run", "switch-failure", "--clients", "0"], ["clients", "0 is not allowed", "1..500"]),
     "half a client": (["run", "switch-failure", "--clients", "2.5"], ["--clients", "integer"]),
     "too many clients": (["run", "switch-failure", "--clients", "501"], ["clients", "501", "1..500"]),

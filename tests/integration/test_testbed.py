@@ -65,6 +65,13 @@ def test_a_cut_cable_takes_one_host_off_one_switch(make_testbed: Make) -> None:
     wait_for(lambda: answering(testbed, "net1", "net2") == before)
 
 
+def test_a_switch_comes_back_without_the_cables_that_stay_cut(make_testbed: Make) -> None:
+    testbed = make_testbed(load_topology("dual-net"))
+    testbed.set_links([Link("net1"), Link("net2", "zk3")], up=False)
+    testbed.set_links([Link("net1")], up=True, but=[Link("net1", "zk2"), Link("net2", "zk3")])
+    assert {(s.switch, s.host) for s in testbed.link_states() if not s.up} == {("net1", "zk2"), ("net2", "zk3")}
+
+
 def test_cutting_and_restoring_twice_is_the_same_as_once(make_testbed: Make) -> None:
     testbed = make_testbed(load_topology("single-net"))
     before = testbed.link_states()

@@ -61,8 +61,8 @@ class MemoryTestbed:
 
     # --- links -------------------------------------------------------------------------------------------
 
-    def set_links(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
-        """As the agent does it: a switch takes all its ports along."""
+    def set_links(self, links: Sequence[Link], *, up: bool, but: Sequence[Link] = ()) -> tuple[int, int]:
+        """As the agent does it: a switch takes all its ports along, except those in `but`."""
         started = time.monotonic_ns()
         if links:
             self.batches.append((tuple(link.name for link in links), up))
@@ -70,7 +70,7 @@ class MemoryTestbed:
             if link not in self._up:
                 raise TestbedError("there is no such link", where=link.name)
             for other in self._up:
-                if other == link or (link.host is None and other.switch == link.switch):
+                if other == link or (link.host is None and other.switch == link.switch and other not in but):
                     self._up[other] = self._up[other] if other in self.disobedient else up
         return started, time.monotonic_ns()
 

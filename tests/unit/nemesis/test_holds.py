@@ -39,6 +39,7 @@ def test_down_is_what_is_held_at_every_moment(steps: list[tuple[int, set[Link], 
     held: dict[int, set[Link]] = {}
     with link_holds() as (holds, testbed):
         for fault, links, cut in steps:
+            before = len(testbed.batches)
             if cut:
                 held.setdefault(fault, set()).update(links)
                 holds.cut(fault, links)
@@ -46,6 +47,8 @@ def test_down_is_what_is_held_at_every_moment(steps: list[tuple[int, set[Link], 
                 held.setdefault(fault, set()).difference_update(links)
                 holds.release(fault, links)
             assert testbed.down == broken_by(set().union(*held.values()))
+            # in one batch, so that nothing comes up for a moment that somebody still holds
+            assert len(testbed.batches) <= before + 1
             for link in LINKS:
                 assert holds.is_cut(link) == (link.name in testbed.down)
                 others = set().union(*(mine for number, mine in held.items() if number != fault))
