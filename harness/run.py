@@ -124,12 +124,15 @@ class Run:
     ) -> None:
         self.scenario, self.topology = scenario, topology
         self._stack = contextlib.ExitStack()
-        # The agent loads its libraries while the jars are verified; it does nothing before it is asked to.
+        # The agent builds the network while the jars are verified.
         self._agent = take_agent()
         self._stack.callback(self._agent.close)
         try:
-            software = Software(topology, tell)
-            self._agent.wait_ready()  # where namespaces are forbidden, nothing is made
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                finding = pool.submit(Software, topology, tell)
+                self.testbed = NamespacesTestbed(topology, self._agent)
+                software = finding.result()
+            # Only now is anything made that outlives this process: namespaces, Java and jars are all there.
             self.folder = _make_folder(root)
             self.folder.write_json(self.folder.scenario_file, scenario)
             self.record = Recorder(self.folder, observer)
@@ -145,7 +148,6 @@ class Run:
 
     def _build(self, software: Software, *, with_load: bool) -> None:
         self.record.phase("bring-up")
-        self.testbed = NamespacesTestbed(self.topology, self._agent)
         self.folder.write_json(self.folder.environment_file, describe_machine(software, self.testbed))
         self.ensemble = Ensemble(
             self.testbed, self.topology, self.folder, software.launches(self.topology), self.record

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.conftest import command
 
 #: A user namespace of its own, in which the limit can be set without touching the machine's.
-_LIMITS = ("max_net_namespaces", "max_user_namespaces", "max_pid_namespaces")
+_LIMITS = ("max_net_namespaces", "max_pid_namespaces")
 
 
 @pytest.mark.parametrize("limit", _LIMITS)
