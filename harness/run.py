@@ -236,6 +236,8 @@ class Run:
         with contextlib.suppress(ZkChaosError):
             if hasattr(self, "nemesis"):
                 self.nemesis.heal_all()
+        if hasattr(self, "monitor"):
+            self.monitor.stop()
         with contextlib.suppress(ZkChaosError):
             text = str(problem) or type(problem).__name__
             interrupted = isinstance(problem, KeyboardInterrupt)

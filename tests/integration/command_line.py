@@ -89,4 +89,4 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """Be rid of a process that a failed test may have left."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()

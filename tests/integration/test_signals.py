@@ -49,7 +49,7 @@ def test_an_interrupted_run_is_healed_kept_and_told(
 ) -> None:
     with switch_failure(tmp_path) as process:
         latest = tmp_path / "runs" / "latest"
-        wait_for_line(latest / "events.jsonl", '"looking"', process)
+        wait_for_line(latest / "events.jsonl", '"during"', process)
         if number is signal.SIGINT:
             os.killpg(process.pid, number)  # a terminal tells the whole group
         else:

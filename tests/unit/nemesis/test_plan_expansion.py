@@ -123,7 +123,7 @@ def test_a_group_does_not_change_what_another_draws() -> None:
 
 
 def test_a_shorter_run_that_cuts_a_step_off_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"^switch-failure:step\[0\]\.for: the fault ends at 11s, and the run is over"):
+    with pytest.raises(PlanError, match=r"^switch-failure:step\[0\]\.for: the fault ends at 12s, and the run is over"):
         expand(load_plan("switch-failure"), seed=0, duration_s=10.0)
 
 
