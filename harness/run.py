@@ -46,6 +46,7 @@ class Recorder:
     """Writes each event to the run folder, then shows it to whoever watches."""
 
     def __init__(self, folder: RunFolder, observer: Observer | None = None) -> None:
+        self._folder = folder
         self._writer = LineWriter(folder.events_file)
         self._observer = observer
         #: The first failure to write, from whatever thread.
@@ -65,6 +66,7 @@ class Recorder:
         """Record that a phase begins, and force all that came before to the disk."""
         self(Phase(time.monotonic_ns(), name, detail))
         self._writer.sync()
+        self._folder.sync()
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -134,7 +136,7 @@ class Run:
                 software = finding.result()
             # Only now is anything made that outlives this process: namespaces, Java and jars are all there.
             self.folder = _make_folder(root)
-            self.folder.write_json(self.folder.scenario_file, scenario)
+            self.folder.write_json(self.folder.scenario_file, scenario, sync=False)
             self.record = Recorder(self.folder, observer)
         except BaseException:
             self._stack.close()
@@ -147,8 +149,8 @@ class Run:
             raise
 
     def _build(self, software: Software, *, with_load: bool) -> None:
-        self.record.phase("bring-up")
-        self.folder.write_json(self.folder.environment_file, describe_machine(software, self.testbed))
+        self.record(Phase(time.monotonic_ns(), "bring-up"))
+        self.folder.write_json(self.folder.environment_file, describe_machine(software, self.testbed), sync=False)
         self.ensemble = Ensemble(
             self.testbed, self.topology, self.folder, software.launches(self.topology), self.record
         )

@@ -153,8 +153,13 @@ class RunFolder:
             return ()
         return tuple(sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()))
 
-    def write_json(self, path: Path, value: msgspec.Struct) -> None:
+    def write_json(self, path: Path, value: msgspec.Struct, *, sync: bool = True) -> None:
         """Write one record as an indented JSON file, atomically.
+
+        Args:
+            path: one of this folder's files.
+            value: the record.
+            sync: force it to the disk now; else `sync` does so later.
 
         Raises:
             StorageFull: no space.
@@ -164,10 +169,25 @@ class RunFolder:
             with scratch.open("wb") as stream:
                 stream.write(msgspec.json.format(msgspec.json.encode(value), indent=2))
                 stream.flush()
-                os.fsync(stream.fileno())
+                if sync:
+                    os.fsync(stream.fileno())
             scratch.replace(path)
         except OSError as problem:
             raise storage_error(problem, path) from problem
+
+    def sync(self) -> None:
+        """Force scenario.json and environment.json to the disk.
+
+        Raises:
+            StorageFull: no space.
+        """
+        for path in (self.scenario_file, self.environment_file):
+            if path.exists():
+                with path.open("rb") as stream:
+                    try:
+                        os.fsync(stream.fileno())
+                    except OSError as problem:
+                        raise storage_error(problem, path) from problem
 
     def scenario(self) -> Scenario:
         """What was asked for."""

@@ -66,8 +66,8 @@ class Ensemble:
     def start(self, *, within: float = 60.0) -> None:
         """Start every server and wait until all of them serve.
 
-        A bare majority starts first, and the others as soon as one of it answers: an election needs no more, and on a
-        machine with few cores all at once would only hold each other up.
+        A bare majority starts first, and the others as soon as all of it answers: an election needs no more, most of it
+        is waiting, and on a machine with few cores all at once would only hold each other up.
 
         Args:
             within: seconds.
@@ -82,17 +82,17 @@ class Ensemble:
         first = voters[: self.topology.quorum_size]
         for server_id in first:
             self.start_server(server_id)
-        self._wait_for_an_answer(first)
+        self._wait_for_answers(first)
         for server in self.topology.servers:
             self.start_server(server.id)
         self.wait_until_serving(within=within)
 
-    def _wait_for_an_answer(self, servers: Iterable[int]) -> None:
-        """Wait until one of these servers answers; whatever it is that keeps them from it is told elsewhere."""
+    def _wait_for_answers(self, servers: Iterable[int]) -> None:
+        """Wait until all of these servers answer; whatever it is that keeps them from it is told elsewhere."""
         hosts = [self.topology.server(server_id).host for server_id in servers]
         deadline = time.monotonic() + _HEAD_START
         while time.monotonic() < deadline:
-            if any(status.role != "down" for status in admin.statuses(self.testbed, hosts).values()):
+            if all(status.role != "down" for status in admin.statuses(self.testbed, hosts).values()):
                 return
             time.sleep(_POLL)
 
