@@ -145,7 +145,9 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     if not faults:
         return ()
     writes = evidence.writes
-    load_end = evidence.phase_at("quiesce") or max((op.call for op in writes), default=faults[-1].at)
+    # a test may load the ensemble several times; the last load's end is the end of all
+    quiesced = [phase.at for phase in evidence.phases if phase.name == "quiesce"]
+    load_end = max(quiesced, default=0) or max((op.call for op in writes), default=faults[-1].at)
     timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
     attempts = {name: attempts_of(*mine, load_end) for name, mine in _by_process(writes, evidence.sessions).items()}
     threshold = stall_threshold(_waits_before(faults[0].at, attempts.values()))

@@ -79,7 +79,7 @@ def with_overrides(topology: Topology, *, version: str | None = None, multi_addr
             check_version(version)
         except PydanticCustomError:
             raise TopologyError(
-                f"{value_text(version)} is not a version", where="--version", next_step=f"allowed: {VERSION_FORM}"
+                f"{value_text(version)} is not a version", where="--zookeeper", next_step=f"allowed: {VERSION_FORM}"
             ) from None
         options = dataclasses.replace(options, version=version)
     if multi_address is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.command_line import living
 from tests.integration.conftest import command
 
 #: Moments at which a run is killed, seconds after its start: from the first import to the middle of the load.
@@ -21,7 +22,7 @@ LATEST_KILL_S = 4.0
 
 def host_state() -> dict[str, str]:
     """Everything of the host's network that a testbed could spoil."""
-    # A network namespace lives as long as a process in it (see `processes_of`), a name or a mount of it.
+    # A network namespace lives as long as a process in it (see `living`), a name or a mount of it.
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     state = {"mounts": "\n".join(line for line in mounts if " nsfs " in line)}
     for name, arguments in {
@@ -50,22 +51,9 @@ def host_state() -> dict[str, str]:
     return state
 
 
-def processes_of(marker: str) -> list[str]:
-    """Command lines of living processes that have the marker in their environment."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                if marker.encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:150])
-            except OSError:
-                continue  # it ended while it was looked at
-    return found
-
-
 def wait_until_none(marker: str) -> None:
     deadline = time.monotonic() + 10
-    while left := processes_of(marker):
+    while left := living(marker):
         assert time.monotonic() < deadline, f"still alive: {left}"
         time.sleep(0.02)
 

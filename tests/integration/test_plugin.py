@@ -98,7 +98,7 @@ BY_HAND = """
 
     @pytest.mark.topology("dual-net")
     def test_by_hand(ensemble, nemesis, load):
-        first = ensemble.wait_for_quorum(within=10)
+        first = ensemble.wait_for_quorum(within=20)
         assert ensemble.leader() == first
         assert ensemble.status()[first].role == "leader"
         assert "zk_server_state\\tleader" in ensemble.word(first, "mntr")

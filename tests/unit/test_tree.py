@@ -10,20 +10,20 @@ import harness
 
 ROOT = Path(harness.__file__).parent.parent
 
-#: Put together from halves, so that this file does not contain them. The reason stands beside each.
+#: Put together from words, so that this file does not contain them. The reason stands beside each.
 _FORBIDDEN = {
     "a package registry's host; the tools' own configuration names it": "|".join(
-        re.escape(name + ending)
-        for name, ending in (
-            ("repo1.maven", ".org"),
-            ("repo.maven.apache", ".org"),
-            ("central.sonatype", ".com"),
-            ("pypi", ".org"),
-            ("pythonhosted", ".org"),
-            ("proxy.golang", ".org"),
-            ("registry.npmjs", ".org"),
-            ("deb.debian", ".org"),
-            ("security.debian", ".org"),
+        re.escape(".".join(words))
+        for words in (
+            ("repo1", "maven", "org"),
+            ("repo", "maven", "apache", "org"),
+            ("central", "sonatype", "com"),
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("proxy", "golang", "org"),
+            ("registry", "npmjs", "org"),
+            ("deb", "debian", "org"),
+            ("security", "debian", "org"),
         )
     ),
     "a path that only one machine has": r"(?<![\w./~-])/(?:" + "|".join(("wo" + "rk", "ro" + "ot")) + r")/[\w.]",

@@ -259,7 +259,7 @@ def test_unknown_name_lists_the_library() -> None:
 
 
 def test_override_that_is_no_version() -> None:
-    with pytest.raises(TopologyError, match=r'^--version: "newest" is not a version; allowed: '):
+    with pytest.raises(TopologyError, match=r'^--zookeeper: "newest" is not a version; allowed: '):
         with_overrides(load_topology("dual-net"), version="newest")
 
 
