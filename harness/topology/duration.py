@@ -37,8 +37,8 @@ def format_duration(seconds: float) -> str:
 
     Negative and infinite numbers and numbers beyond a day are written as well, so that an error can name them.
     """
-    if not math.isfinite(seconds):
-        return str(seconds)
+    if not math.isfinite(seconds * 1000):
+        return f"{seconds}s" if math.isfinite(seconds) else str(seconds)
     milliseconds = round(seconds * 1000)
     if milliseconds % 1000:
         return f"{milliseconds}ms" if abs(milliseconds) < 1000 else f"{milliseconds / 1000:.3f}".rstrip("0") + "s"

@@ -44,3 +44,12 @@ def test_the_shortest_form_is_written() -> None:
     assert [format_duration(s) for s in (0.0, 0.5, 1.5, 8.0, 90.0, 120.0, 7200.0, 86399.999)] == [
         *("0s", "500ms", "1.5s", "8s", "90s", "2m", "2h", "86399.999s")
     ]
+
+
+@given(st.floats())
+def test_any_number_can_be_named_in_an_error(seconds: float) -> None:
+    assert format_duration(seconds)
+
+
+def test_a_number_too_large_for_milliseconds_can_be_named() -> None:
+    assert format_duration(1.797693134862316e305) == "1.797693134862316e+305s"
