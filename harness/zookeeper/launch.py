@@ -11,6 +11,7 @@ from harness.topology.model import Topology
 from harness.zookeeper.config import system_properties
 from harness.zookeeper.distribution import Distribution
 from harness.zookeeper.java import Java
+from harness.zookeeper.security import security_arguments
 from harness.zookeeper.server_log import LOG_NAME, write_log_config
 
 #: The class that a member of an ensemble starts with.
@@ -37,6 +38,7 @@ class Launch:
             *self.flags,
             f"-XX:ErrorFile={folder.logs}/hs_err.log",
             *system_properties(self.topology),
+            *security_arguments(self.topology, folder.config),
             *write_log_config(self.distribution.logging, folder.config, folder.logs / LOG_NAME),
             *self.topology.zookeeper.jvm,
             "-cp",
