@@ -1,9 +1,9 @@
-"""Which host has which address: server N is `.N` of every subnet, the k-th client host is `.(100+k)`."""
+"""Which host has which address: server N is `.N` of its subnets, client host k `.(100+k)`, or what the file says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from collections.abc import Iterable, Mapping
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from harness.topology.model import Nic, Switch
 
@@ -53,15 +53,38 @@ def parse_subnet(text: str) -> IPv4Network:
     return network
 
 
-def server_nics(host: str, server_id: int, switches: Iterable[Switch]) -> tuple[Nic, ...]:
+def parse_address(text: str, switch: Switch) -> IPv4Address:
+    """A host's own address on a switch.
+
+    Raises:
+        ValueError: not an IPv4 address, or not one that a host of this subnet may have. The message is half a sentence.
+    """
+    try:
+        address = IPv4Address(text)
+    except AddressValueError:
+        raise ValueError("this is not an IPv4 address") from None
+    if address not in switch.subnet:
+        raise ValueError(f"this address is not in {switch.subnet}")
+    if address in (switch.subnet.network_address, switch.subnet.broadcast_address):
+        raise ValueError("this is no host's address")
+    return address
+
+
+#: The addresses that a file gives itself, by switch.
+Given = Mapping[str, IPv4Address]
+
+
+def server_nics(host: str, server_id: int, switches: Iterable[Switch], given: Given | None = None) -> tuple[Nic, ...]:
     """One NIC per switch for a server's host, in the order of `switches`; the first is the server's first address."""
-    return _nics(host, server_id, switches)
+    return _nics(host, server_id, switches, given or {})
 
 
-def client_nics(host: str, position: int, switches: Iterable[Switch]) -> tuple[Nic, ...]:
+def client_nics(host: str, position: int, switches: Iterable[Switch], given: Given | None = None) -> tuple[Nic, ...]:
     """One NIC per switch for the client host at `position` in its file, counted from 1."""
-    return _nics(host, _FIRST_CLIENT + position, switches)
+    return _nics(host, _FIRST_CLIENT + position, switches, given or {})
 
 
-def _nics(host: str, offset: int, switches: Iterable[Switch]) -> tuple[Nic, ...]:
-    return tuple(Nic(host, s.name, s.subnet.network_address + offset, s.subnet.prefixlen) for s in switches)
+def _nics(host: str, offset: int, switches: Iterable[Switch], given: Given) -> tuple[Nic, ...]:
+    return tuple(
+        Nic(host, s.name, given.get(s.name, s.subnet.network_address + offset), s.subnet.prefixlen) for s in switches
+    )

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
 
 from pydantic_core import PydanticCustomError
 
 from harness.errors import TopologyError
-from harness.topology.addresses import SUBNET_FORM, client_nics, default_subnet, parse_subnet, server_nics
+from harness.topology.addresses import (
+    SUBNET_FORM,
+    client_nics,
+    default_subnet,
+    parse_address,
+    parse_subnet,
+    server_nics,
+)
 from harness.topology.library import library_names, locate, name_of
 from harness.topology.model import ClientHost, Role, Server, Switch, Topology, ZooKeeperOptions
 from harness.topology.schema import (
@@ -104,6 +112,7 @@ class _Builder:
         servers = self._servers(switches)
         hosts = self._client_hosts(switches)
         self._refuse_same_names(switches, hosts)
+        self._refuse_same_addresses(servers, hosts)
         options = table.zookeeper
         multi_address = options.multi_address
         if multi_address is None:
@@ -163,10 +172,9 @@ class _Builder:
             if any(s.id == table.id for s in servers):
                 raise self._error(("server", index, "id"), f"two servers have the id {table.id}")
             plugged = self._plugged(("server", index), table.switches, switches)
-            host = f"zk{table.id}"
-            servers.append(
-                Server(table.id, server_nics(host, table.id, plugged), role=Role(table.role), version=table.version)
-            )
+            given = self._given(("server", index), table.addresses, plugged)
+            nics = server_nics(f"zk{table.id}", table.id, plugged, given)
+            servers.append(Server(table.id, nics, role=Role(table.role), version=table.version))
         if not any(s.role is Role.PARTICIPANT for s in servers):
             raise self._error(("server",), "every server is an observer", 'one at least must have role = "participant"')
         return tuple(servers)
@@ -183,7 +191,8 @@ class _Builder:
         hosts: list[ClientHost] = []
         for index, table in enumerate(tables):
             plugged = self._plugged(("client_host", index), table.switches, switches)
-            hosts.append(ClientHost(table.name, client_nics(table.name, index + 1, plugged)))
+            given = self._given(("client_host", index), table.addresses, plugged)
+            hosts.append(ClientHost(table.name, client_nics(table.name, index + 1, plugged, given)))
         return tuple(hosts)
 
     def _plugged(
@@ -202,6 +211,43 @@ class _Builder:
             if name in names[:index]:
                 raise self._error(key, f"{value_text(name)} is listed twice", "a host has one NIC on a switch")
         return tuple(by_name[name] for name in names)
+
+    def _given(
+        self, table_key: tuple[str, int], addresses: Mapping[str, str], plugged: Sequence[Switch]
+    ) -> dict[str, IPv4Address]:
+        """The addresses that a host's table gives itself."""
+        by_name = {s.name: s for s in plugged}
+        given = {}
+        for name, text in addresses.items():
+            key = (*table_key, "addresses", name)
+            if name not in by_name:
+                raise self._error(
+                    key,
+                    f"this host is not plugged into {value_text(name)}",
+                    f"{nearest(name, by_name)}allowed: {allowed_words(by_name)}",
+                )
+            try:
+                given[name] = parse_address(text, by_name[name])
+            except ValueError as problem:
+                raise self._error(
+                    key, f"found {value_text(text)}: {problem}", f"allowed: an address in {by_name[name].subnet}"
+                ) from None
+        return given
+
+    def _refuse_same_addresses(self, servers: Sequence[Server], hosts: Sequence[ClientHost]) -> None:
+        taken: dict[IPv4Address, str] = {}
+        tables = [("server", i, s) for i, s in enumerate(servers)] + [
+            ("client_host", i, h) for i, h in enumerate(hosts)
+        ]
+        for table, index, host in tables:
+            for nic in host.nics:
+                if nic.address in taken:
+                    raise self._error(
+                        (table, index, "addresses", nic.switch),
+                        f"{nic.address} is the address of {taken[nic.address]}, too",
+                        "give one of the two another address",
+                    )
+                taken[nic.address] = host.host
 
     def _refuse_same_names(self, switches: Sequence[Switch], hosts: Sequence[ClientHost]) -> None:
         # Without [[client_host]] tables the clash can only be a switch called like a default host.

@@ -136,6 +136,7 @@ Settings = Annotated[dict[str, Setting], PlainValidator(_check_settings)]
 JvmOption = Annotated[str, PlainValidator(_check_jvm)]
 
 _SWITCH_LIST = "a list of names of this file's switches, each once"
+_ADDRESSES = 'a table of switch and address, such as { net1 = "10.77.1.9" }; `.N` and `.100+k` where it says nothing'
 
 
 class SwitchTable(Table):
@@ -150,6 +151,7 @@ class ServerTable(Table):
 
     id: int = Field(ge=1, le=MAX_SERVER_ID, description=f"an integer from 1 to {MAX_SERVER_ID}")
     switches: list[str] = Field(min_length=1, description=_SWITCH_LIST)
+    addresses: dict[str, str] = Field(default_factory=dict, description=_ADDRESSES)
     role: Literal["participant", "observer"] = Field(default="participant", description='"participant", "observer"')
     version: Version | None = Field(default=None, description=VERSION_FORM)
 
@@ -159,6 +161,7 @@ class ClientHostTable(Table):
 
     name: Name = Field(description=NAME_FORM)
     switches: list[str] = Field(min_length=1, description=_SWITCH_LIST)
+    addresses: dict[str, str] = Field(default_factory=dict, description=_ADDRESSES)
 
 
 class ZooKeeperTable(Table):

@@ -85,6 +85,28 @@ BROKEN = {
         'title = "T"\n' + SWITCH + server(1, "net1", more='role = "voter"'),
         'x.toml:server[0].role: found "voter"; allowed: "participant", "observer"',
     ),
+    "address that is none": (
+        'title = "T"\n' + SWITCH + server(1, "net1", more='addresses = { net1 = "zk1" }'),
+        'x.toml:server[0].addresses.net1: found "zk1": this is not an IPv4 address; allowed: an address in 10.77.1.0/24',
+    ),
+    "address of another network": (
+        'title = "T"\n' + SWITCH + server(1, "net1", more='addresses = { net1 = "10.78.1.1" }'),
+        'x.toml:server[0].addresses.net1: found "10.78.1.1": this address is not in 10.77.1.0/24; '
+        "allowed: an address in 10.77.1.0/24",
+    ),
+    "address of everybody": (
+        'title = "T"\n' + SWITCH + server(1, "net1", more='addresses = { net1 = "10.77.1.255" }'),
+        'x.toml:server[0].addresses.net1: found "10.77.1.255": this is no host\'s address; '
+        "allowed: an address in 10.77.1.0/24",
+    ),
+    "address on a switch that it is not on": (
+        'title = "T"\n' + SWITCH + server(1, "net1", more='addresses = { net2 = "10.77.1.9" }'),
+        'x.toml:server[0].addresses.net2: this host is not plugged into "net2"; did you mean "net1"? allowed: "net1"',
+    ),
+    "address that is taken": (
+        'title = "T"\n' + SWITCH + server(1, "net1") + server(2, "net1", more='addresses = { net1 = "10.77.1.1" }'),
+        "x.toml:server[1].addresses.net1: 10.77.1.1 is the address of zk1, too; give one of the two another address",
+    ),
     "duplicate switch": (
         HEAD + SWITCH + SWITCH,
         'x.toml:switch[1].name: two switches are called "net1"',

@@ -124,3 +124,24 @@ def test_versions(version: str) -> None:
     assert parse_topology(SMALL + f'[zookeeper]\nversion = "{version}"\n', "t").zookeeper == ZooKeeperOptions(
         version, multi_address=False
     )
+
+
+def test_a_host_may_have_addresses_of_its_own() -> None:
+    text = """
+title = "As somebody else numbered it"
+[[switch]]
+name = "net1"
+[[server]]
+id = 1
+switches = ["net1"]
+addresses = { net1 = "10.77.1.17" }
+[[server]]
+id = 2
+switches = ["net1"]
+[[client_host]]
+name = "c1"
+switches = ["net1"]
+addresses = { net1 = "10.77.1.1" }
+"""
+    topology = parse_topology(text, "own")
+    assert [str(nic.address) for nic in topology.nics()] == ["10.77.1.17", "10.77.1.2", "10.77.1.1"]
