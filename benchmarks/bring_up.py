@@ -27,8 +27,9 @@ from pathlib import Path
 from harness.history.folder import RunFolder
 from harness.history.records import Phase
 from harness.history.scenario import LoadSpec, Scenario
-from harness.run import Run, Software
+from harness.run import Run
 from harness.scenario import now_text
+from harness.stage import Software
 from harness.testbed.client import give_back, take_agent
 from harness.topology.loader import load_topology
 from harness.topology.model import Topology

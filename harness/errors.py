@@ -10,6 +10,7 @@
     │   └── HistoryError            a history or transaction log that is not what it claims to be
     ├── EnvironmentLacking          this machine lacks something; says what to install or to enable
     │   ├── NamespacesForbidden     user or network namespaces are not allowed here
+    │   ├── EngineUnavailable       no Docker engine answers, or an image that is needed is not there
     │   ├── JavaMissing             no Java runtime was found
     │   └── DistributionUnavailable the server's jars could not be had
     ├── DistributionCorrupt         a jar whose SHA-256 is not the locked one
@@ -92,6 +93,10 @@ class EnvironmentLacking(ZkChaosError):
 
 class NamespacesForbidden(EnvironmentLacking):
     """The kernel or its administrator forbids the namespaces that the embedded testbed is made of."""
+
+
+class EngineUnavailable(EnvironmentLacking):
+    """No Docker engine answers, or it lacks an image. Not: a request that it refused (`TestbedError`)."""
 
 
 class JavaMissing(EnvironmentLacking):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import shutil
 import threading
 import time
@@ -15,23 +14,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from harness import __version__
 from harness.collect import collect
 from harness.errors import RunFolderError, StorageFull, ZkChaosError
 from harness.history.folder import LineWriter, RunFolder, storage_error
 from harness.history.records import Event, Note, Phase
-from harness.history.scenario import Environment, Scenario, ServerSoftware
+from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
 from harness.nemesis.nemesis import Nemesis
 from harness.scenario import Request
-from harness.testbed.client import take_agent
-from harness.testbed.namespaces import NamespacesTestbed
+from harness.stage import make_stage
 from harness.topology.model import Topology
-from harness.zookeeper.class_data import JVM_FLAGS, PROPERTIES, ensure_class_data
-from harness.zookeeper.distribution import Distribution, resolve
 from harness.zookeeper.ensemble import Ensemble
-from harness.zookeeper.java import Java, find_java
-from harness.zookeeper.launch import Launch
 from harness.zookeeper.monitor import Monitor
 
 #: Free space that a run asks for before it begins, bytes: logs, transactions and history of a short run.
@@ -73,32 +66,6 @@ class Recorder:
         self._writer.close()
 
 
-class Software:
-    """The Java and the distributions of a topology's servers, found before anything is started.
-
-    Raises:
-        JavaMissing, DistributionUnavailable, DistributionCorrupt, UsageError: as `find_java` and `resolve` say.
-    """
-
-    def __init__(self, topology: Topology, tell: Callable[[str], None] | None = None) -> None:
-        self.java: Java = find_java()
-        versions = {s.id: s.version or topology.zookeeper.version for s in topology.servers}
-        found = {version: resolve(version, progress=tell) for version in sorted(set(versions.values()))}
-        self.distributions: dict[int, Distribution] = {i: found[version] for i, version in versions.items()}
-        self._flags = {
-            version: (*JVM_FLAGS, *PROPERTIES, *ensure_class_data(self.java, distribution, progress=tell))
-            for version, distribution in found.items()
-        }
-        self._versions = versions
-
-    def launches(self, topology: Topology) -> dict[int, Launch]:
-        """The command line of each server."""
-        return {
-            i: Launch(self.java, distribution, topology, self._flags[self._versions[i]])
-            for i, distribution in self.distributions.items()
-        }
-
-
 class Run:
     """A run that is being performed. Use it in a `with` block: it heals, stops and closes whatever happens.
 
@@ -126,15 +93,11 @@ class Run:
     ) -> None:
         self.scenario, self.topology = scenario, topology
         self._stack = contextlib.ExitStack()
-        # The agent builds the network while the jars are verified.
-        self._agent = take_agent()
-        self._stack.callback(self._agent.close)
+        self._stage = make_stage(scenario.testbed, topology, root, tell)
+        self._stack.callback(self._stage.close)
+        self.testbed = self._stage.testbed
         try:
-            with ThreadPoolExecutor(max_workers=1) as pool:
-                finding = pool.submit(Software, topology, tell)
-                self.testbed = NamespacesTestbed(topology, self._agent)
-                software = finding.result()
-            # Only now is anything made that outlives this process: namespaces, Java and jars are all there.
+            # Only now is anything made that outlives this process: testbed, Java and jars are all there.
             self.folder = _make_folder(root)
             self.folder.write_json(self.folder.scenario_file, scenario, sync=False)
             self.record = Recorder(self.folder, observer)
@@ -143,17 +106,15 @@ class Run:
             raise
         self._stack.callback(self.record.close)
         try:
-            self._build(software, with_load=with_load)
+            self._build(with_load=with_load)
         except BaseException as problem:
             self._abort(problem)
             raise
 
-    def _build(self, software: Software, *, with_load: bool) -> None:
+    def _build(self, *, with_load: bool) -> None:
         self.record(Phase(time.monotonic_ns(), "bring-up"))
-        self.folder.write_json(self.folder.environment_file, describe_machine(software, self.testbed), sync=False)
-        self.ensemble = Ensemble(
-            self.testbed, self.topology, self.folder, software.launches(self.topology), self.record
-        )
+        self.folder.write_json(self.folder.environment_file, self._stage.environment(), sync=False)
+        self.ensemble = Ensemble(self.testbed, self.topology, self.folder, self._stage.starter, self.record)
         self.monitor = Monitor(self.ensemble, self.record)
         self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed)
         self.load = self.new_load(self.scenario, 1)
@@ -303,26 +264,3 @@ def _link_latest(root: Path) -> None:
     with contextlib.suppress(OSError):
         scratch.symlink_to(root.name)
         scratch.replace(root.parent / "latest")
-
-
-def describe_machine(software: Software, testbed: NamespacesTestbed) -> Environment:
-    """The machine and the software, for `environment.json`."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    servers = tuple(
-        ServerSoftware(i, d.version, d.source, {jar.path.name: jar.sha256 for jar in d.jars})
-        for i, d in sorted(software.distributions.items())
-    )
-    return Environment(
-        kernel=platform.release(),
-        machine=platform.machine(),
-        cpus=os.cpu_count() or 1,
-        memory_mb=memory,
-        python=platform.python_version(),
-        harness=__version__,
-        java=software.java.version_line,
-        java_source=software.java.source,
-        testbed=testbed.kind,
-        rootless=testbed.rootless,
-        wall_offset_ns=time.time_ns() - time.monotonic_ns(),
-        servers=servers,
-    )

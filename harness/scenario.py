@@ -43,6 +43,7 @@ def make_request(
     multi_address: bool | None = None,
     clients: int | None = None,
     rate: float | None = None,
+    testbed: str = "namespaces",
 ) -> Request:
     """Read and check a plan and a topology, by name or by path.
 
@@ -67,6 +68,7 @@ def make_request(
     words += ["--single-address"] if multi_address is False else []
     words += ["--clients", str(clients)] if clients is not None else []
     words += ["--rate", f"{rate:g}"] if rate is not None else []
+    words += ["--testbed", testbed] if testbed != "namespaces" else []
     scenario = Scenario(
         name=plan.name,
         topology=topology.name,
@@ -78,6 +80,7 @@ def make_request(
         load=load,
         repeat=shlex.join(words),
         started=now_text(),
+        testbed=testbed,
         version=version,
         multi_address=multi_address,
         recovery_within_s=plan.recovery_within_s,

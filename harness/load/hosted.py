@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from harness.errors import EnsembleError
 from harness.load.traced_client import TracedClient, TracedHandler
-from harness.testbed.handles import Testbed
+from harness.testbed.handles import Testbed, wait_until_connected
 from harness.topology.model import CLIENT_PORT
 
 
@@ -28,11 +28,12 @@ class HostedHandler(TracedHandler):
         address = kwargs.get("address", args[0] if args else None)
         if not isinstance(address, tuple):
             raise TypeError(f"not an address: {address!r}")
-        opened = self._testbed.tcp_socket(self._host)
+        opened = self._testbed.tcp_socket(self._host, (str(address[0]), int(address[1])))
         try:
-            opened.settimeout(min(timeout, self.connect_timeout))
-            opened.connect((str(address[0]), int(address[1])))
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wait_until_connected(opened, min(timeout, self.connect_timeout))
+            opened.settimeout(timeout)
+            with contextlib.suppress(OSError):  # a relayed socket is not one of TCP on this side
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             opened.close()
             raise

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -79,10 +77,11 @@ class RegisterLoad:
         )
         file = folder / f"{host.name}{self._suffix}.config.json"
         file.write_bytes(msgspec.json.encode(config))
+        python, environment = self._testbed.python
         return self._testbed.spawn(
             host.name,
-            [sys.executable, "-m", "harness.load.client", str(file)],
-            {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            [python, "-m", "harness.load.client", str(file)],
+            environment,
             folder / f"{host.name}{self._suffix}.log",
             channel=True,
         )

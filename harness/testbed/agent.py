@@ -5,6 +5,9 @@ requests come over, and a pidfd of the caller. It enters fresh user, network, mo
 namespace where it is root already), forks, and the child serves as process 1 of the pid namespace. When the
 caller, the socket or the agent goes, by any means, process 1 ends, and the kernel takes every process,
 interface and namespace of the testbed with it. Nothing of the host is changed at any time.
+
+In a helper container it is started as ``python -m harness.testbed.agent --stdio UID GID``: requests come over the
+standard input (see `relay`), whose end is the caller's, and what it starts on a host runs as that user.
 """
 
 from __future__ import annotations
@@ -25,13 +28,19 @@ from harness.errors import NamespacesForbidden, TestbedError
 from harness.testbed import kernel, wire
 from harness.testbed.network import Network
 from harness.testbed.processes import Processes
+from harness.testbed.relay import PipeStream, Relay
+from harness.testbed.spaces import Surroundings
 
 
 def main() -> None:
     """Enter the namespaces, fork, serve."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.argv[1] == "--stdio":
+        _relay_standard_streams(int(sys.argv[2]), int(sys.argv[3]))
+        return
     connection = socket.socket(fileno=int(sys.argv[1]))
     caller = int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    surroundings = Surroundings.now()
     try:
         rootless = _enter()
     except OSError as problem:
@@ -44,7 +53,39 @@ def main() -> None:
         connection.close()
         os.waitpid(child, 0)
         sys.exit(0)
-    _serve_as_first_process(connection, (caller, launcher), rootless=rootless)
+    _serve_as_first_process(connection, (caller, launcher), surroundings, rootless=rootless)
+
+
+def _relay_standard_streams(uid: int, gid: int) -> None:
+    """Fork the agent, and stand between it and our standard streams until either ends."""
+    stream = PipeStream(os.dup(0), os.dup(1))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)  # a stray word must not get among the frames
+    ours, theirs = socket.socketpair()
+    surroundings = Surroundings.now()
+    try:
+        rootless = _enter()
+        _start_processes_as(uid, gid)
+    except OSError as problem:
+        wire.send(theirs, _forbidden(problem))
+    else:
+        launcher = os.pidfd_open(os.getpid())
+        if not os.fork():
+            ours.close()
+            stream.close()
+            _serve_as_first_process(theirs, (launcher,), surroundings, rootless=rootless)
+        kernel.set_process_name("zkchaos-relay")
+    theirs.close()
+    Relay(ours, stream).run()
+
+
+def _start_processes_as(uid: int, gid: int) -> None:
+    """Let them belong to a user, though we stay root: their effective ids will be reset to our real ones."""
+    if (uid, gid) != (0, 0):
+        os.setgroups([])
+        os.setresgid(gid, 0, 0)
+        os.setresuid(uid, 0, 0)
 
 
 def _enter() -> bool:
@@ -88,7 +129,9 @@ def _forbidden(problem: OSError) -> wire.Failed:
     return wire.Failed(NamespacesForbidden.__name__, what, "namespaces testbed", cause, step, problem.errno or 0)
 
 
-def _serve_as_first_process(connection: socket.socket, guardians: tuple[int, int], *, rootless: bool) -> None:
+def _serve_as_first_process(
+    connection: socket.socket, guardians: tuple[int, ...], surroundings: Surroundings, *, rootless: bool
+) -> None:
     threading.Thread(target=_end_with, args=(connection.fileno(), guardians), daemon=True).start()
     kernel.set_process_name("zkchaos-agent")
     try:
@@ -98,15 +141,15 @@ def _serve_as_first_process(connection: socket.socket, guardians: tuple[int, int
         wire.send(connection, _forbidden(problem))
         os._exit(1)
     try:
-        wire.send(connection, wire.Ready(rootless))
-        Server(connection).serve()
+        wire.send(connection, wire.Ready(rootless, sys.executable, os.environ.get("PYTHONPATH", "")))
+        Server(connection, surroundings).serve()
     except wire.ConnectionEnded:
         pass
     # Not sys.exit: nothing is worth cleaning up that the kernel does not clean up by itself.
     os._exit(0)
 
 
-def _end_with(descriptor: int, guardians: tuple[int, int]) -> None:
+def _end_with(descriptor: int, guardians: tuple[int, ...]) -> None:
     """End this process as soon as the socket, the caller or the launcher is gone, whatever the main thread does.
 
     The guardians are pidfds: a parent-death signal would be lost if the parent died before it was asked for.
@@ -122,9 +165,9 @@ def _end_with(descriptor: int, guardians: tuple[int, int]) -> None:
 class Server:
     """Answers requests, one after the other."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, surroundings: Surroundings) -> None:
         self._connection = connection
-        self._network = Network()
+        self._network = Network(surroundings)
         self._processes = Processes(self._network)
 
     def serve(self) -> None:
@@ -167,26 +210,41 @@ class Server:
                 carried.close()
 
     def _carry_out(self, request: wire.Request) -> tuple[wire.Reply, socket.socket | None]:
-        started = time.monotonic_ns()
+        match request:
+            case wire.Spawn():
+                return self._processes.spawn(request)
+            case wire.OpenSocket():
+                return wire.SocketOpened(), self._network.connecting(request.host, request.address, request.port)
+            case wire.GetLinks() | wire.Reach() | wire.GetProcesses() | wire.GetStates():
+                return self._look(request), None
+            case _:
+                started = time.monotonic_ns()
+                self._change(request)
+                return wire.Done(started, time.monotonic_ns()), None
+
+    def _look(self, request: wire.GetLinks | wire.Reach | wire.GetProcesses | wire.GetStates) -> wire.Reply:
+        match request:
+            case wire.GetLinks():
+                return wire.Links(self._network.links())
+            case wire.Reach():
+                return wire.Paths(self._network.reach(request.switches, request.timeout_ms))
+            case wire.GetProcesses():
+                return wire.Processes(self._processes.states())
+            case wire.GetStates():
+                return wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
+
+    def _change(self, request: wire.Build | wire.Join | wire.Leave | wire.SetLinks | wire.Signal) -> None:
         match request:
             case wire.Build():
                 self._network.build(request)
+            case wire.Join():
+                self._network.join(request.host, request.pid)
+            case wire.Leave():
+                self._network.leave(request.host)
             case wire.SetLinks():
                 self._network.set_links(request.changes)
-            case wire.GetLinks():
-                return wire.Links(self._network.links()), None
-            case wire.Reach():
-                return wire.Paths(self._network.reach(request.switches, request.timeout_ms)), None
-            case wire.Spawn():
-                return self._processes.spawn(request)
             case wire.Signal():
                 self._processes.signal(request)
-            case wire.GetProcesses():
-                return wire.Processes(self._processes.states()), None
-            case wire.OpenSocket():
-                with self._network.inside(request.host):
-                    return wire.SocketOpened(), socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        return wire.Done(started, time.monotonic_ns()), None
 
 
 if __name__ == "__main__":

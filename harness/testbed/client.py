@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 from harness import errors
 from harness.errors import TestbedError, ZkChaosError
@@ -21,19 +22,40 @@ _START_TIMEOUT = 30.0
 _ANSWER_TIMEOUT = 30.0
 
 
-class AgentClient:
-    """One agent process and the socket to it. Safe to use from several threads.
+class AgentPlace(Protocol):
+    """Where an agent runs; it was begun to start."""
 
-    Raises:
-        NamespacesForbidden: the machine refuses the namespaces.
-        TestbedError: the agent did not start.
-    """
+    @property
+    def connection(self) -> socket.socket:
+        """A Unix socket that leads to it, as in `wire`."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For messages: `pid 4711`."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process there needs to find its programs."""
+        ...
+
+    def ended(self) -> str | None:
+        """How it ended, as in `ended with code 1`; None while it lives."""
+        ...
+
+    def end(self) -> None:
+        """Wait until it has ended, now that the connection is closed; see to it that it does."""
+        ...
+
+
+class LocalProcess:
+    """An agent beside the caller."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        self.connection, theirs = socket.socketpair()
+        self.environment: Mapping[str, str] = os.environ
         caller = os.pidfd_open(os.getpid())
-        self._lock = threading.Lock()
-        self._connection = ours
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.testbed.agent", str(theirs.fileno()), str(caller)],
@@ -45,34 +67,77 @@ class AgentClient:
         finally:
             theirs.close()
             os.close(caller)
-        self._rootless: bool | None = None
+        self.name = f"pid {self._process.pid}"
+
+    def ended(self) -> str | None:
+        """Its exit code, in words."""
+        code = self._process.poll()
+        return None if code is None else f"ended with code {code}"
+
+    def end(self) -> None:
+        """It ends by itself within milliseconds; after seconds, it is killed."""
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class AgentClient:
+    """An agent, and the socket to it. Safe to use from several threads.
+
+    Args:
+        place: where it runs; by default a process beside this one.
+
+    Raises:
+        NamespacesForbidden: the machine refuses the namespaces.
+        TestbedError: the agent did not start.
+    """
+
+    def __init__(self, place: AgentPlace | None = None) -> None:
+        self._lock = threading.Lock()
+        self._place = place or LocalProcess()
+        self._connection = self._place.connection
+        self._ready: wire.Ready | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether its process lives."""
-        return self._process.poll() is None
+        """Whether it runs."""
+        return self._place.ended() is None
 
     def wait_ready(self) -> None:
         """Wait until the agent stands in its namespaces. Called by the first request, too."""
-        with self._lock:
-            self._wait_ready()
+        self._when_ready()
 
-    def _wait_ready(self) -> None:
-        if self._rootless is not None:
-            return
-        self._connection.settimeout(_START_TIMEOUT)
-        reply, _descriptor = self._receive()
-        if not isinstance(reply, wire.Ready):
-            self.close()
-            raise _error_of(reply)
-        self._rootless = reply.rootless
-        self._connection.settimeout(_ANSWER_TIMEOUT)
+    def _wait_ready(self) -> wire.Ready:
+        if self._ready is None:
+            self._connection.settimeout(_START_TIMEOUT)
+            reply, _descriptor = self._receive()
+            if not isinstance(reply, wire.Ready):
+                self.close()
+                raise _error_of(reply)
+            self._connection.settimeout(_ANSWER_TIMEOUT)
+            self._ready = reply
+        return self._ready
+
+    def _when_ready(self) -> wire.Ready:
+        with self._lock:
+            return self._wait_ready()
 
     @property
     def rootless(self) -> bool:
         """Whether a user namespace was needed."""
-        self.wait_ready()
-        return bool(self._rootless)
+        return self._when_ready().rootless
+
+    @property
+    def python(self) -> str:
+        """The Python of its hosts that has the harness."""
+        return self._when_ready().python
+
+    @property
+    def python_environment(self) -> dict[str, str]:
+        """The environment that this Python needs."""
+        return {**self._place.environment, "PYTHONPATH": self._when_ready().pythonpath}
 
     def ask(self, request: wire.Request, kind: type[R]) -> R:
         """Send a request and return its reply.
@@ -107,11 +172,9 @@ class AgentClient:
         return wire.REPLIES.decode(body), descriptor
 
     def _gone(self) -> TestbedError:
-        code = self._process.poll()
-        how = "does not answer" if code is None else f"ended with code {code}"
         return TestbedError(
-            f"the testbed's agent {how}",
-            where=f"pid {self._process.pid}",
+            f"the testbed's agent {self._place.ended() or 'does not answer'}",
+            where=self._place.name,
             cause="it was killed, or the machine is out of memory",
             next_step="run again; nothing of the testbed is left",
         )
@@ -119,11 +182,7 @@ class AgentClient:
     def close(self) -> None:
         """End the agent and with it every process and interface of the testbed. Idempotent."""
         self._connection.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._place.end()
 
 
 _spare: list[AgentClient] = []

@@ -1,7 +1,10 @@
-"""What a testbed hands out: hosts and processes. The same for every kind of testbed."""
+"""What a testbed hands out: hosts, links and processes. The same for every kind of testbed."""
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -75,8 +78,17 @@ class Testbed(Protocol):
         """How it ended, or None while it lives."""
         ...
 
-    def tcp_socket(self, host: str) -> socket.socket:
-        """A TCP socket that stands on a host and may be used from here."""
+    @property
+    def python(self) -> tuple[str, Mapping[str, str]]:
+        """The Python of its client hosts that has the harness: its path, and the environment that it needs."""
+        ...
+
+    def tcp_socket(self, host: str, address: tuple[str, int]) -> socket.socket:
+        """A TCP socket that stands on a host and may be used from here.
+
+        It is non-blocking and may still be connecting (see `wait_until_connected`); where the host cannot even begin
+        to reach the address, or is down, it has no peer.
+        """
         ...
 
     def set_links(self, links: Sequence[Link], *, up: bool, but: Sequence[Link] = ()) -> tuple[int, int]:
@@ -97,6 +109,26 @@ class Testbed(Protocol):
     def close(self) -> None:
         """End every process and remove every interface. Idempotent."""
         ...
+
+
+def wait_until_connected(connecting: socket.socket, timeout: float) -> None:
+    """Wait for a socket of `Testbed.tcp_socket`, and make it a blocking one.
+
+    Args:
+        connecting: the socket.
+        timeout: seconds.
+
+    Raises:
+        OSError: it did not connect; TimeoutError where it took too long.
+    """
+    poller = select.poll()
+    poller.register(connecting, select.POLLOUT)
+    if not poller.poll(timeout * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, "no connection in time")
+    if problem := connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(problem, os.strerror(problem))
+    connecting.getpeername()  # one that was refused at once has told so already, and has no peer
+    connecting.setblocking(True)
 
 
 # The name begins with "Test"; it is no test case.

@@ -1,53 +1,45 @@
-"""The agent's network: switches are bridges in one network namespace, each host is a namespace of its own.
+"""The agent's network: switches are bridges, each host is a network namespace of its own.
 
-A NIC is one end of a veth pair in its host's namespace, named after its switch; the other end is a port of the
-bridge. A switch that dies takes the carrier of all its ports with it, as a switch without power does; a cable
-that is cut takes one. There is no default route and no address on a bridge: no packet leaves a namespace.
+A NIC is one end of a veth pair in its host's namespace; the other end is a port of its switch's bridge. A switch that
+dies takes the carrier of all its ports with it, as a switch without power does; a cable that is cut takes one.
+
+In the embedded testbed the agent makes all of it, the bridges in one more namespace; there is no default route and no
+address on a bridge, so no packet leaves. On a Docker engine the bridges are the engine's, and the hosts of servers are
+containers, which join and leave as they start and end; client hosts are made here all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import select
 import socket
-import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.errors import TestbedError
 from harness.testbed import kernel, wire
+from harness.testbed.reach import HOST_DOWN, End, Prober, probe_socket
+from harness.testbed.spaces import Home, Space, Surroundings
 
-#: UDP port of the reachability probe; far from ZooKeeper's ports and from ephemeral ones.
-_PROBE_PORT = 7077
-_PROBE = struct.Struct(">IHH")
-#: The ports' maximal number.
-_MAX_PORTS = 1000
+#: The cables' maximal number.
+_MAX_CABLES = 1000
 #: Interface indexes: the loopback's is the kernel's choice in every network namespace; the others are ours.
 _LOOPBACK_INDEX, _FIRST_INDEX = 1, 2
 
+#: How long a new network may take until all its paths answer, seconds, and one look at them, milliseconds.
+_PATHS_TIMEOUT, _FIRST_LOOK_MS = 5.0, 20
 
-@dataclass
-class _Space:
-    """A network namespace and a netlink socket that stays inside it."""
-
-    descriptor: int
-    netlink: IPRoute
-    #: Interface indexes by name.
-    indexes: dict[str, int] = field(default_factory=dict)
+#: A cable, by its host and its switch.
+_Cable = tuple[str, str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Port:
-    """One cable: a host's NIC, its port of the switch, and the socket that probes it."""
+    """The two ends of a plugged cable: the index of the switch's port, and the socket that probes from the NIC."""
 
-    host: str
-    switch: str
-    address: str
     index: int
     probe: socket.socket
 
@@ -55,174 +47,226 @@ class _Port:
 class Network:
     """All switches, hosts and cables of one topology. Used by the agent's main thread only."""
 
-    def __init__(self) -> None:
-        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._switches: _Space | None = None
-        self._hosts: dict[str, _Space] = {}
-        self._ports: dict[tuple[str, str], _Port] = {}
-        self._round = 0
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self._home = Home()
+        self._switches: Space | None = None
+        self._hosts: dict[str, Space] = {}
+        #: A namespace without anything, where a host is while its container does not run.
+        self._nowhere: Space | None = None
+        self._cables: dict[_Cable, wire.NicSpec] = {}
+        self._ports: dict[_Cable, _Port] = {}
+        #: What is cut, so that a container that starts meanwhile is cut off, too.
+        self._cut: set[_Cable] = set()
+        self._prober = Prober()
+
+    # --- making it -----------------------------------------------------------------------------------------
 
     def build(self, request: wire.Build) -> None:
         """Make everything and bring it up. Where we may choose an interface's index, it need not be looked up."""
-        self._switches = self._new_space()
-        for number, name in enumerate(request.switches):
+        for host in request.hosts:
+            self._cables.update({(host.name, nic.switch): nic for nic in host.nics})
+        if len(self._cables) > _MAX_CABLES:
+            raise TestbedError("too many NICs in one topology", where=f"{len(self._cables)} NICs")
+        if request.engine is None:
+            self._switches, tag = self._home.make(), "port"
+            self._make_switches(self._switches, request.switches)
+        else:
+            self._switches = self._home.enter(self.surroundings.network_of(request.engine.pid))
+            bridges, tag = request.engine.bridges, request.engine.tag
+            self._switches.indexes = {name: self._switches.index_of(bridges[name]) for name in request.switches}
+            self._nowhere = self._home.make()
+        for host in request.hosts:
+            if host.container:
+                self._hosts[host.name] = self._built(self._nowhere)
+            else:
+                self._add_host(self._switches, host, tag)
+        self._await_paths()
+
+    def _await_paths(self) -> None:
+        """Return when every NIC reaches every other, which takes a millisecond, but for one time in thirty.
+
+        The kernel announces a new carrier to the bridge at once or, if it was busy announcing, a second later
+        (`linkwatch_schedule_work` in net/core/link_watch.c); a port that is set down and up again is announced anew.
+        """
+        deadline = time.monotonic() + _PATHS_TIMEOUT
+        while True:
+            dead = [p for p in self.reach(tuple(self._built(self._switches).indexes), _FIRST_LOOK_MS) if not p.micros]
+            lost = {(end, p.switch) for p in dead for end in (p.source, p.destination)} & self._ports.keys()
+            if not any(p.error != HOST_DOWN for p in dead):
+                return
+            if time.monotonic() > deadline:
+                names = ", ".join(f"{p.source} to {p.destination} over {p.switch}" for p in dead[:3])
+                raise TestbedError("the new network carries no packets", where=names)
+            for cable in lost:
+                for up in (False, True):
+                    self._built(self._switches).set_link(self._ports[cable].index, up=up)
+
+    @staticmethod
+    def _make_switches(space: Space, names: tuple[str, ...]) -> None:
+        for number, name in enumerate(names):
             index = _FIRST_INDEX + number
-            self._switches.netlink.link(
+            space.netlink.link(
                 "add", ifname=name, index=index, kind="bridge", br_stp_state=0, br_mcast_snooping=0, state="up"
             )
-            self._switches.indexes[name] = index
-        for host in request.hosts:
-            self._add_host(self._switches, host)
+            space.indexes[name] = index
 
-    def _add_host(self, switches: _Space, host: wire.HostSpec) -> None:
-        space = self._new_space()
+    def _add_host(self, switches: Space, host: wire.HostSpec, tag: str) -> None:
+        space = self._home.make()
         self._hosts[host.name] = space
-        self._set_link(space, _LOOPBACK_INDEX, up=True)
+        space.set_link(_LOOPBACK_INDEX, up=True)
         for number, nic in enumerate(host.nics):
-            if len(self._ports) >= _MAX_PORTS:
-                raise TestbedError("too many NICs in one topology", where=f"{host.name}:{nic.switch}")
-            own, port_name = _FIRST_INDEX + number, f"port{len(self._ports)}"
+            own, port_name = _FIRST_INDEX + number, f"{tag}{len(self._ports)}"
             peer = {"ifname": port_name, "net_ns_fd": switches.descriptor}
             space.netlink.link("add", ifname=nic.switch, index=own, kind="veth", peer=peer, state="up")
-            port = self._index(switches, port_name)
+            port = switches.index_of(port_name)
             space.netlink.addr("add", index=own, address=nic.address, prefixlen=nic.prefix_length)
             switches.netlink.link(
                 "set", index=port, master=switches.indexes[nic.switch], state="up", ifalias=f"{host.name}:{nic.switch}"
             )
             with self.inside(host.name):
-                probe = _probe_socket(nic)
-            self._ports[host.name, nic.switch] = _Port(host.name, nic.switch, nic.address, port, probe)
+                self._ports[host.name, nic.switch] = _Port(port, probe_socket(nic.switch, nic.address))
 
-    def _new_space(self) -> _Space:
-        kernel.unshare(kernel.CLONE_NEWNET)
+    # --- containers come and go -----------------------------------------------------------------------------
+
+    def join(self, host: str, pid: int) -> None:
+        """Take a running container's namespace for the host; links that are cut stay cut.
+
+        Raises:
+            TestbedError: the container has ended, or lacks a NIC of the host.
+        """
+        self.leave(host)
+        space = self._home.enter(self.surroundings.network_of(pid))
         try:
-            descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            return _Space(descriptor, IPRoute())
-        finally:
-            kernel.setns(self._home, kernel.CLONE_NEWNET)
+            found = _interfaces(space)
+            missing = [n.address for n in self._nics_of(host) if n.address not in found]
+            if missing:
+                raise TestbedError(
+                    f"the container has no NIC with address {', '.join(missing)}",
+                    where=host,
+                    cause=f"it has {', '.join(found) or 'none'}",
+                )
+        except BaseException:
+            space.close()
+            raise
+        self._hosts[host] = space
+        for nic in self._nics_of(host):
+            interface, port = found[nic.address]
+            with self.inside(host):
+                self._ports[host, nic.switch] = _Port(port, probe_socket(interface, nic.address))
+            if (host, nic.switch) in self._cut:
+                self._built(self._switches).set_link(port, up=False)
 
-    @staticmethod
-    def _index(space: _Space, name: str) -> int:
-        found = space.netlink.link_lookup(ifname=name)
-        if not found:
-            raise TestbedError("the kernel did not make this interface", where=name)
-        return int(found[0])
+    def leave(self, host: str) -> None:
+        """Let go of a container that has ended. Idempotent."""
+        nowhere = self._built(self._nowhere)
+        space = self._hosts.get(host)
+        if space is None:
+            raise self._no_host(host)
+        if space is nowhere:
+            return
+        self._hosts[host] = nowhere
+        for nic in self._nics_of(host):
+            if (port := self._ports.pop((host, nic.switch), None)) is not None:
+                port.probe.close()
+        space.close()
 
-    @staticmethod
-    def _set_link(space: _Space, index: int, *, up: bool) -> None:
-        space.netlink.link("set", index=index, state="up" if up else "down")
+    def _nics_of(self, host: str) -> list[wire.NicSpec]:
+        return [nic for (owner, _switch), nic in self._cables.items() if owner == host]
+
+    # --- standing on a host ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def inside(self, host: str) -> Iterator[None]:
         """Let the calling thread stand on a host: sockets and processes made meanwhile belong to it."""
         space = self._hosts.get(host)
         if space is None:
-            raise TestbedError("there is no such host", where=host, next_step=f"hosts: {', '.join(self._hosts)}")
+            raise self._no_host(host)
         kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
         try:
             yield
         finally:
-            kernel.setns(self._home, kernel.CLONE_NEWNET)
+            self._home.come_back()
+
+    def connecting(self, host: str, address: str, port: int) -> socket.socket:
+        """A non-blocking TCP socket on a host that has begun to connect. Where that fails at once, it has no peer."""
+        with self.inside(host):
+            opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        opened.connect_ex((address, port))
+        return opened
+
+    def _no_host(self, host: str) -> TestbedError:
+        return TestbedError("there is no such host", where=host, next_step=f"hosts: {', '.join(self._hosts)}")
+
+    # --- breaking it ----------------------------------------------------------------------------------------
 
     def set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
         """Cut and restore, in one go. Idempotent."""
         for change in changes:
-            space = self._built()
-            ports = [p for p in self._ports.values() if p.switch == change.switch and change.host in (None, p.host)]
-            if not ports or change.switch not in space.indexes:
+            space = self._built(self._switches)
+            cables = [c for c in self._cables if c[1] == change.switch and change.host in (None, c[0])]
+            if not cables or change.switch not in space.indexes:
                 raise TestbedError("there is no such link", where=f"{change.host or '*'}:{change.switch}")
             if change.host is None:
-                self._set_link(space, space.indexes[change.switch], up=change.up)
-            for port in ports:
-                if port.host not in change.but:
-                    self._set_link(space, port.index, up=change.up)
+                space.set_link(space.indexes[change.switch], up=change.up)
+            for cable in cables:
+                if cable[0] not in change.but:
+                    self._set_cable(space, cable, up=change.up)
+
+    def _set_cable(self, space: Space, cable: _Cable, *, up: bool) -> None:
+        if up:
+            self._cut.discard(cable)
+        else:
+            self._cut.add(cable)
+        port = self._ports.get(cable)
+        if port is None:
+            return  # its container does not run; it will find the cable as it is now
+        try:
+            space.set_link(port.index, up=up)
+        except NetlinkError as problem:
+            if problem.code != errno.ENODEV or self._nowhere is None:
+                raise
+            self.leave(cable[0])  # the container has just ended, and its NICs with it
+
+    # --- looking at it --------------------------------------------------------------------------------------
 
     def links(self) -> tuple[wire.LinkState, ...]:
-        """Every switch and port as the kernel has it now."""
-        space = self._built()
+        """Every switch and cable as the kernel has it now; a cable whose container does not run, as it will find it."""
+        space = self._built(self._switches)
         up = {link["index"]: bool(link["flags"] & 1) for link in space.netlink.get_links()}
-        switches = [wire.LinkState(name, None, up[index]) for name, index in space.indexes.items()]
-        ports = [wire.LinkState(p.switch, p.host, up[p.index]) for p in self._ports.values()]
-        return (*switches, *ports)
+        switches = [wire.LinkState(name, None, up.get(index, False)) for name, index in space.indexes.items()]
+        cables = [
+            wire.LinkState(switch, host, up.get(port.index, False) if port else (host, switch) not in self._cut)
+            for host, switch in self._cables
+            for port in [self._ports.get((host, switch))]
+        ]
+        return (*switches, *cables)
 
     def reach(self, switches: tuple[str, ...], timeout_ms: int) -> tuple[wire.Path, ...]:
         """One datagram from every NIC to every other NIC of the same switch, on the wire; all at once."""
-        self._round += 1
-        ports = [p for p in self._ports.values() if p.switch in switches]
-        sent: dict[tuple[int, int], int] = {}
-        errors: dict[tuple[int, int], str] = {}
-        for i, source in enumerate(ports):
-            for j, destination in enumerate(ports):
-                if i != j and source.switch == destination.switch:
-                    sent[i, j] = time.monotonic_ns()
-                    payload = _PROBE.pack(self._round & 0xFFFFFFFF, i, j)
-                    error = _send_probe(source.probe, payload, destination.address)
-                    if error:
-                        errors[i, j] = error
-        arrived = self._collect(ports, set(sent) - set(errors), timeout_ms)
-        return tuple(
-            wire.Path(
-                ports[i].host,
-                ports[j].host,
-                ports[i].switch,
-                (arrived[i, j] - at) / 1000 if (i, j) in arrived else None,
-                errors.get((i, j), ""),
-            )
-            for (i, j), at in sent.items()
-        )
+        ends = [
+            End(host, switch, nic.address, port.probe if port else None)
+            for (host, switch), nic in self._cables.items()
+            if switch in switches
+            for port in [self._ports.get((host, switch))]
+        ]
+        return self._prober.measure(ends, timeout_ms)
 
-    def _collect(
-        self, ports: list[_Port], expected: set[tuple[int, int]], timeout_ms: int
-    ) -> dict[tuple[int, int], int]:
-        arrived: dict[tuple[int, int], int] = {}
-        poller = select.poll()
-        by_descriptor = {port.probe.fileno(): port.probe for port in ports}
-        for descriptor in by_descriptor:
-            poller.register(descriptor, select.POLLIN)
-        deadline = time.monotonic_ns() + timeout_ms * 1_000_000
-        while expected - arrived.keys() and (left := deadline - time.monotonic_ns()) > 0:
-            for descriptor, _events in poller.poll(left / 1e6):
-                for payload in _drain(by_descriptor[descriptor]):
-                    round_number, i, j = _PROBE.unpack(payload)
-                    if round_number == self._round & 0xFFFFFFFF:
-                        arrived[i, j] = time.monotonic_ns()
-        return arrived
-
-    def _built(self) -> _Space:
-        if self._switches is None:
-            raise TestbedError("the network was not built yet")
-        return self._switches
+    @staticmethod
+    def _built(space: Space | None) -> Space:
+        if space is None:
+            raise TestbedError("the network was not built yet, or has no containers")
+        return space
 
 
-def _probe_socket(nic: wire.NicSpec) -> socket.socket:
-    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    # Bound to the device, so that a probe never takes a detour over another switch.
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, nic.switch.encode())
-    probe.bind((nic.address, _PROBE_PORT))
-    return probe
-
-
-def _send_probe(probe: socket.socket, payload: bytes, address: str) -> str:
-    """Send, and tell why not. A first error may be the late answer to an earlier probe, so it is tried twice."""
-    for _attempt in range(2):
-        try:
-            probe.sendto(payload, (address, _PROBE_PORT))
-        except OSError as problem:
-            error = errno.errorcode.get(problem.errno or 0, str(problem.errno))
-        else:
-            return ""
-    return error
-
-
-def _drain(probe: socket.socket) -> list[bytes]:
-    payloads: list[bytes] = []
-    for _ in range(_MAX_PORTS):
-        try:
-            payload = probe.recv(64)
-        except BlockingIOError:
-            break
-        except OSError:  # the answer to an earlier probe ("no route to host"); the next read goes on
-            continue
-        if len(payload) == _PROBE.size:
-            payloads.append(payload)
-    return payloads
+def _interfaces(space: Space) -> dict[str, tuple[str, int]]:
+    """By IPv4 address: the interface's name, and the index of its cable's other end."""
+    links = {
+        link["index"]: (str(link.get_attr("IFLA_IFNAME")), int(link.get_attr("IFLA_LINK") or 0))
+        for link in space.netlink.get_links()
+    }
+    return {
+        str(address.get_attr("IFA_ADDRESS")): links[address["index"]]
+        for address in space.netlink.get_addr(family=socket.AF_INET)
+        if links[address["index"]][1]
+    }

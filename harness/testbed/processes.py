@@ -48,7 +48,13 @@ class Processes:
         try:
             with self._network.inside(request.host):
                 pid = os.posix_spawn(
-                    request.argv[0], request.argv, request.env, file_actions=actions, setsid=True, setsigmask=()
+                    request.argv[0],
+                    request.argv,
+                    request.env,
+                    file_actions=actions,
+                    resetids=True,  # before the output is opened: it belongs to the caller, also in a helper container
+                    setsid=True,
+                    setsigmask=(),
                 )
         except OSError as problem:
             raise TestbedError(

@@ -25,10 +25,23 @@ class NicSpec(msgspec.Struct, frozen=True):
 
 
 class HostSpec(msgspec.Struct, frozen=True):
-    """A host to make: a network namespace with a loopback and NICs."""
+    """A host: a network namespace with a loopback and NICs, to be made, or a container's that comes with `Join`."""
 
     name: str
     nics: tuple[NicSpec, ...]
+    container: bool = False
+
+
+class EngineSpec(msgspec.Struct, frozen=True):
+    """Where the switches are the bridges of a Docker engine, in its network namespace."""
+
+    #: The bridge's interface name, by switch.
+    bridges: dict[str, str]
+    #: A process in the engine's network namespace, as the machine's first pid namespace counts; None: that is the
+    #: namespace that the agent was started in.
+    pid: int | None
+    #: Begins the names of the ports that are made, so that two runs never collide; at most 8 characters.
+    tag: str
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):
@@ -36,6 +49,28 @@ class Build(msgspec.Struct, frozen=True, tag=True):
 
     switches: tuple[str, ...]
     hosts: tuple[HostSpec, ...]
+    #: None: the switches are made, too.
+    engine: EngineSpec | None = None
+
+
+class Join(msgspec.Struct, frozen=True, tag=True):
+    """A container runs: its network namespace is the host's from now on; links that are cut stay cut."""
+
+    host: str
+    #: Of its first process, as the machine's first pid namespace counts.
+    pid: int
+
+
+class Leave(msgspec.Struct, frozen=True, tag=True):
+    """A container has ended: its host is down until it joins again."""
+
+    host: str
+
+
+class GetStates(msgspec.Struct, frozen=True, tag=True):
+    """Ask for the state of processes that Spawn did not start, as the machine's first pid namespace counts."""
+
+    pids: tuple[int, ...]
 
 
 class LinkChange(msgspec.Struct, frozen=True):
@@ -89,18 +124,26 @@ class GetProcesses(msgspec.Struct, frozen=True, tag=True):
 
 
 class OpenSocket(msgspec.Struct, frozen=True, tag=True):
-    """Open a TCP socket in a host's namespace; its descriptor comes with the reply."""
+    """Open a TCP socket in a host's namespace and begin to connect it; its descriptor comes with the reply.
+
+    It is non-blocking, and may still be connecting.
+    """
 
     host: str
+    address: str
+    port: int
 
 
-Request = Build | SetLinks | GetLinks | Reach | Spawn | Signal | GetProcesses | OpenSocket
+Request = Build | Join | Leave | GetStates | SetLinks | GetLinks | Reach | Spawn | Signal | GetProcesses | OpenSocket
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """First message of the agent: it stands in its namespaces."""
 
     rootless: bool
+    #: The Python that it runs in, and the PYTHONPATH that it was started with.
+    python: str
+    pythonpath: str
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -164,6 +207,12 @@ class Processes(msgspec.Struct, frozen=True, tag=True):
     processes: tuple[ProcessState, ...]
 
 
+class States(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetStates, in its order: as in /proc/pid/stat, or `X` where there is no such process."""
+
+    states: tuple[str, ...]
+
+
 class SocketOpened(msgspec.Struct, frozen=True, tag=True):
     """Reply to OpenSocket; the descriptor comes with it."""
 
@@ -179,7 +228,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     errno: int = 0
 
 
-Reply = Ready | Done | Links | Paths | Spawned | Processes | SocketOpened | Failed
+Reply = Ready | Done | Links | Paths | Spawned | Processes | States | SocketOpened | Failed
 
 _encoder = msgspec.json.Encoder()
 REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
@@ -192,9 +241,17 @@ class ConnectionEnded(Exception):
 
 
 def send(connection: socket.socket, message: Request | Reply, descriptor: int | None = None) -> None:
-    """Send one frame, with a descriptor if one is given."""
-    data = _encoder.encode(message)
-    frame = _LENGTH.pack(len(data)) + data
+    """Send one message, with a descriptor if one is given."""
+    send_frame(connection, _encoder.encode(message), descriptor)
+
+
+def send_frame(connection: socket.socket, body: bytes, descriptor: int | None = None) -> None:
+    """Send one frame's body, with a descriptor if one is given.
+
+    Raises:
+        ConnectionEnded: the other side closed the socket.
+    """
+    frame = _LENGTH.pack(len(body)) + body
     try:
         if descriptor is not None:
             rights = array.array("i", [descriptor])

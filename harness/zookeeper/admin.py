@@ -83,10 +83,7 @@ def ask(testbed: Testbed, hosts: Sequence[str], word: str, *, timeout: float = 1
         poller = select.poll()
         conversations: dict[int, _Conversation] = {}
         for host in hosts:
-            sock = stack.enter_context(testbed.tcp_socket(host))
-            sock.setblocking(False)
-            with contextlib.suppress(BlockingIOError, OSError):
-                sock.connect(("127.0.0.1", CLIENT_PORT))
+            sock = stack.enter_context(testbed.tcp_socket(host, ("127.0.0.1", CLIENT_PORT)))
             conversations[sock.fileno()] = _Conversation(host, sock, word)
             poller.register(sock, select.POLLOUT)
         open_ones = set(conversations)

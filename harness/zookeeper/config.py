@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from harness.history.folder import ServerFolder
 from harness.topology.model import CLIENT_PORT, ELECTION_PORT, QUORUM_PORT, Server, Setting, Topology
+from harness.zookeeper.paths import ServerPaths
 
 #: What zoo.cfg says where the topology says nothing. Fast ticks, because outages are counted in them.
 DEFAULTS: Mapping[str, Setting] = {
@@ -33,26 +34,28 @@ def _server_line(server: Server, topology: Topology) -> str:
     return f"{addresses}:{server.role.value};0.0.0.0:{CLIENT_PORT}"
 
 
-def static_config(topology: Topology, folder: ServerFolder) -> str:
-    """The text of zoo.cfg."""
+def static_config(topology: Topology, paths: ServerPaths | ServerFolder) -> str:
+    """The text of zoo.cfg, with paths as the server sees them."""
     settings = {**DEFAULTS, **topology.zookeeper.settings}
-    lines = [f"{key}={_text(value)}" for key, value in settings.items()]
+    lines = [f"{key}={setting_text(value)}" for key, value in settings.items()]
     lines += [
-        f"dataDir={folder.snapshot}",
-        f"dataLogDir={folder.txnlog}",
-        f"dynamicConfigFile={folder.config / 'zoo.cfg.dynamic'}",
+        f"dataDir={paths.snapshot}",
+        f"dataLogDir={paths.txnlog}",
+        f"dynamicConfigFile={paths.config / 'zoo.cfg.dynamic'}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _text(value: Setting) -> str:
+def setting_text(value: Setting) -> str:
+    """A value as zoo.cfg has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def write_config(topology: Topology, server: Server, folder: ServerFolder) -> None:
-    """Write a server's files into its folder."""
+def write_config(topology: Topology, server: Server, folder: ServerFolder, paths: ServerPaths | None = None) -> None:
+    """Write a server's files into its folder; `paths` as the server sees them, None where it sees what we see."""
     folder.create()
-    (folder.config / "zoo.cfg").write_text(static_config(topology, folder), encoding="utf-8")
+    text = static_config(topology, paths or folder)
+    (folder.config / "zoo.cfg").write_text(text, encoding="utf-8")
     (folder.config / "zoo.cfg.dynamic").write_text(dynamic_config(topology), encoding="utf-8")
     (folder.snapshot / "myid").write_text(f"{server.id}\n", encoding="ascii")
 

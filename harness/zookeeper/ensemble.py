@@ -15,8 +15,7 @@ from harness.testbed.handles import Exit, Process, Testbed
 from harness.topology.model import Server, Topology
 from harness.zookeeper import admin
 from harness.zookeeper.admin import ServerStatus
-from harness.zookeeper.config import write_config
-from harness.zookeeper.launch import Launch
+from harness.zookeeper.launch import Starter
 
 #: How often a condition is looked at, seconds. An admin word takes a millisecond.
 _POLL = 0.03
@@ -47,7 +46,7 @@ class Ensemble:
         testbed: where the hosts are.
         topology: which servers.
         folder: each server's files go below `servers/<id>/`.
-        launches: the command line of each server, by id.
+        starter: starts the servers.
         record: takes the events.
     """
 
@@ -56,11 +55,11 @@ class Ensemble:
         testbed: Testbed,
         topology: Topology,
         folder: RunFolder,
-        launches: Mapping[int, Launch],
+        starter: Starter,
         record: Record,
     ) -> None:
         self.testbed, self.topology = testbed, topology
-        self._folder, self._launches, self._record = folder, launches, record
+        self._folder, self._starter, self._record = folder, starter, record
         self._running: dict[int, _Running] = {}
         #: When the first quorum was seen, monotonic seconds; 0.0 before.
         self.quorum_at = 0.0
@@ -79,7 +78,7 @@ class Ensemble:
             EnsembleError: a server ended, or no quorum formed in time.
         """
         for server in self.topology.servers:
-            write_config(self.topology, server, self.server_folder(server.id))
+            self._starter.prepare(server, self.server_folder(server.id))
         # the one with the highest id wins a first election, so it is among the first
         voters = sorted((s.id for s in self.topology.participants), reverse=True)
         first = voters[: self.topology.quorum_size]
@@ -109,10 +108,7 @@ class Ensemble:
         """Start one server's process; nothing if it runs already."""
         if self.is_running(server_id):
             return
-        server = self.topology.server(server_id)
-        folder = self.server_folder(server_id)
-        launch = self._launches[server_id]
-        process = self.testbed.spawn(server.host, launch.argv(folder), launch.environment, folder.logs / "jvm.log")
+        process = self._starter.start(self.topology.server(server_id), self.server_folder(server_id))
         self._running[server_id] = _Running(process)
         self._record(ProcessEvent(process.started, server_id, "started", process.pid))
 

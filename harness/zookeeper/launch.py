@@ -1,14 +1,16 @@
-"""The command line of one server's JVM."""
+"""How a server is started: what every way has in common, and the way of a JVM on a host of this machine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from harness.history.folder import ServerFolder
-from harness.topology.model import Topology
-from harness.zookeeper.config import system_properties
+from harness.testbed.handles import Process, Testbed
+from harness.topology.model import Server, Topology
+from harness.zookeeper.config import system_properties, write_config
 from harness.zookeeper.distribution import Distribution
 from harness.zookeeper.java import Java
 from harness.zookeeper.security import security_arguments
@@ -16,6 +18,36 @@ from harness.zookeeper.server_log import LOG_NAME, write_log_config
 
 #: The class that a member of an ensemble starts with.
 MAIN_CLASS = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+
+
+class Starter(Protocol):
+    """Starts the servers of an ensemble, again and again."""
+
+    def prepare(self, server: Server, folder: ServerFolder) -> None:
+        """Write what the server needs into its folder; called once, before the first start."""
+        ...
+
+    def start(self, server: Server, folder: ServerFolder) -> Process:
+        """Start its process; returns when there is one, which is long before it serves."""
+        ...
+
+
+@dataclass(frozen=True)
+class JvmStarter:
+    """Starts servers as JVMs on the hosts of a testbed."""
+
+    testbed: Testbed
+    #: The command line of each server, by id.
+    launches: Mapping[int, Launch]
+
+    def prepare(self, server: Server, folder: ServerFolder) -> None:
+        """Write its configuration."""
+        write_config(self.launches[server.id].topology, server, folder)
+
+    def start(self, server: Server, folder: ServerFolder) -> Process:
+        """Start its JVM."""
+        launch = self.launches[server.id]
+        return self.testbed.spawn(server.host, launch.argv(folder), launch.environment, folder.logs / "jvm.log")
 
 
 @dataclass(frozen=True)

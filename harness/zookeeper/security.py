@@ -32,10 +32,10 @@ def needs_all_providers(topology: Topology) -> bool:
     return any(part in word.lower() for word in words for part in _NEEDS_ALL)
 
 
-def security_arguments(topology: Topology, folder: Path) -> tuple[str, ...]:
-    """The JVM's arguments for it, with the file that they name written into this folder."""
+def security_arguments(topology: Topology, folder: Path, seen: Path | None = None) -> tuple[str, ...]:
+    """The JVM's arguments for it, with the file that they name written into this folder; `seen` as the JVM sees it."""
     if needs_all_providers(topology):
         return ()
-    file = folder / "java.security"
-    file.write_text(_TEXT, encoding="ascii")
-    return (f"-Djava.security.properties=={file}",)
+    name = "java.security"
+    (folder / name).write_text(_TEXT, encoding="ascii")
+    return (f"-Djava.security.properties=={(seen or folder) / name}",)

@@ -39,28 +39,28 @@ _SIMPLE = "-Dorg.slf4j.simpleLogger"
 _SIMPLE_SETTINGS = ("showDateTime=true", "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS", "defaultLogLevel=info")
 
 
-def write_log_config(backend: LoggingBackend, folder: Path, log: Path) -> tuple[str, ...]:
+def write_log_config(backend: LoggingBackend, folder: Path, log: Path, *, seen: Path | None = None) -> tuple[str, ...]:
     """Write the back end's configuration file into `folder`.
 
     Args:
         backend: of the server's distribution.
         folder: an existing folder.
-        log: the file that the server shall append to, with level INFO, from its first line on.
+        log: the file that the server shall append to, with level INFO, from its first line on, as the JVM sees it.
+        seen: the folder as the JVM sees it; None where that is the same.
 
     Returns:
         The JVM's arguments that make it so; none for `LoggingBackend.NONE`, whose log is lost.
     """
     place = f"-Dzkchaos.log={log.absolute()}"
+    seen = seen or folder.absolute()
     match backend:
         case LoggingBackend.SIMPLE:
             return (f"{_SIMPLE}.logFile={log.absolute()}", *(f"{_SIMPLE}.{setting}" for setting in _SIMPLE_SETTINGS))
         case LoggingBackend.LOGBACK:
-            config = folder.absolute() / "logback.xml"
-            config.write_text(_LOGBACK, encoding="utf-8")
-            return (place, f"-Dlogback.configurationFile={config}")
+            (folder / "logback.xml").write_text(_LOGBACK, encoding="utf-8")
+            return (place, f"-Dlogback.configurationFile={seen / 'logback.xml'}")
         case LoggingBackend.LOG4J:
-            config = folder.absolute() / "log4j.properties"
-            config.write_text(_LOG4J, encoding="utf-8")
-            return (place, f"-Dlog4j.configuration={config.as_uri()}")
+            (folder / "log4j.properties").write_text(_LOG4J, encoding="utf-8")
+            return (place, f"-Dlog4j.configuration={(seen / 'log4j.properties').as_uri()}")
         case LoggingBackend.NONE:
             return ()

@@ -6,10 +6,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+import docker
 import pytest
 
 from harness.errors import EnvironmentLacking
 from harness.testbed.client import AgentClient
+from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.model import Topology
 from harness.zookeeper.java import find_java
@@ -41,6 +43,17 @@ def java() -> None:
         find_java()
     except EnvironmentLacking as lacking:
         require("java", str(lacking))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """A Docker engine answers."""
+    try:
+        client = connect_engine()
+    except EnvironmentLacking as lacking:
+        require("docker", str(lacking))
+    yield client
+    client.close()
 
 
 @pytest.fixture

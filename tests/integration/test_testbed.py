@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import TestbedError
-from harness.testbed.handles import Link
+from harness.testbed.handles import Link, wait_until_connected
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.loader import load_topology
 from harness.topology.model import Topology
@@ -121,16 +122,19 @@ def test_a_channel_connects_a_process_with_its_caller(make_testbed: Make, tmp_pa
         assert channel.recv(100) == b"got hello\n"
 
 
-def test_a_socket_of_this_process_stands_on_a_client_host(make_testbed: Make) -> None:
+def test_a_socket_of_this_process_stands_on_a_client_host(make_testbed: Make, tmp_path: Path) -> None:
     testbed = make_testbed(load_topology("dual-net"))
-    with testbed.tcp_socket("zk1") as listener, testbed.tcp_socket("c1") as client:
-        listener.bind(("10.77.2.1", 2181))
-        listener.listen()
-        client.settimeout(5)
-        client.connect(("10.77.2.1", 2181))
-        accepted, (address, _port) = listener.accept()
-        with accepted:
-            assert address == "10.77.2.101"
+    tell = "import socket; s = socket.create_server(('10.77.2.1', 2181)); print('listening', flush=True); "
+    tell += "c, (address, _) = s.accept(); c.sendall(address.encode()); c.close()"
+    testbed.spawn("zk1", [sys.executable, "-c", tell], ENV, tmp_path / "o")
+    wait_for(lambda: "listening" in (tmp_path / "o").read_text())
+    with testbed.tcp_socket("c1", ("10.77.2.1", 2181)) as client:
+        wait_until_connected(client, 5.0)
+        assert client.recv(100) == b"10.77.2.101"
+    with testbed.tcp_socket("c1", ("10.77.2.1", 2182)) as client, pytest.raises(ConnectionRefusedError):
+        wait_until_connected(client, 5.0)
+    with testbed.tcp_socket("c1", ("10.99.0.1", 2182)) as client, pytest.raises(OSError, match="not connected"):
+        wait_until_connected(client, 5.0)
     with socket.socket() as outside:
         outside.settimeout(0.2)
         with pytest.raises(OSError, match="assign requested address"):
@@ -140,7 +144,7 @@ def test_a_socket_of_this_process_stands_on_a_client_host(make_testbed: Make) ->
 def test_what_does_not_exist_is_refused_by_name(make_testbed: Make, tmp_path: Path) -> None:
     testbed = make_testbed(load_topology("single-net"))
     with pytest.raises(TestbedError, match="no such host") as caught:
-        testbed.tcp_socket("zk9")
+        testbed.tcp_socket("zk9", ("127.0.0.1", 2181))
     assert caught.value.where == "zk9"
     with pytest.raises(TestbedError, match="no such link"):
         testbed.set_links([Link("net7")], up=False)

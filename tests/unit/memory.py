@@ -19,11 +19,8 @@ from harness.history.records import Event
 from harness.testbed.handles import Exit, Link, Process
 from harness.testbed.wire import LinkState
 from harness.testbed.wire import Path as Reached
-from harness.topology.model import Topology
-from harness.zookeeper.distribution import Distribution, LoggingBackend
+from harness.topology.model import Server, Topology
 from harness.zookeeper.ensemble import Ensemble
-from harness.zookeeper.java import Java
-from harness.zookeeper.launch import Launch
 
 
 @dataclass
@@ -60,6 +57,10 @@ class MemoryTestbed:
         self._peers = contextlib.ExitStack()
 
     # --- links -------------------------------------------------------------------------------------------
+
+    @property
+    def python(self) -> tuple[str, Mapping[str, str]]:
+        return "python3", {}
 
     def set_links(self, links: Sequence[Link], *, up: bool, but: Sequence[Link] = ()) -> tuple[int, int]:
         """As the agent does it: a switch takes all its ports along, except those in `but`."""
@@ -129,13 +130,14 @@ class MemoryTestbed:
         """The states of a host's living processes."""
         return [self.state(m.process) for m in self._members.values() if m.process.host == host and not m.end]
 
-    def tcp_socket(self, host: str) -> socket.socket:
+    def tcp_socket(self, host: str, address: tuple[str, int]) -> socket.socket:
         """A conversation with the server on that host: already answered if it lives, else one that ends at once.
 
         The server with the lowest id that lives leads. A stopped one keeps the connection, and says nothing.
         """
-        pair, theirs = socket.socketpair()
-        ours = _Connected(fileno=pair.detach())
+        del address
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         states = self.living(host)
         if not states:
             theirs.close()
@@ -152,19 +154,18 @@ class MemoryTestbed:
         self._peers.close()
 
 
-class _Connected(socket.socket):
-    """One that is connected already, wherever it is asked to connect to."""
+@dataclass(frozen=True)
+class _Plain:
+    """Starts a server without any files."""
 
-    def connect(self, address: object, /) -> None:
-        del address
+    testbed: MemoryTestbed
 
+    def prepare(self, server: Server, folder: ServerFolder) -> None:
+        """Nothing to prepare."""
 
-class _Plain(Launch):
-    """A command line that needs no files."""
-
-    def argv(self, folder: ServerFolder) -> list[str]:
-        del folder
-        return ["server"]
+    def start(self, server: Server, folder: ServerFolder) -> Process:
+        """Start it."""
+        return self.testbed.spawn(server.host, ["server"], {}, folder.logs / "jvm.log")
 
 
 @contextlib.contextmanager
@@ -173,11 +174,8 @@ def memory_ensemble(
 ) -> Iterator[tuple[Ensemble, MemoryTestbed]]:
     """An ensemble in memory, all its servers started; its events are appended to `events`."""
     testbed = MemoryTestbed(topology)
-    java = Java(Path("java"), "PATH", "17", 17)
-    launch = _Plain(java, Distribution("3.9.5", "maven", (), LoggingBackend.NONE), topology)
     record = events.append if events is not None else lambda _event: None
-    launches = {server.id: launch for server in topology.servers}
-    ensemble = Ensemble(testbed, topology, RunFolder(root), launches, record)
+    ensemble = Ensemble(testbed, topology, RunFolder(root), _Plain(testbed), record)
     for server in topology.servers:
         ensemble.start_server(server.id)
     with contextlib.closing(testbed):

@@ -1,0 +1,84 @@
+"""The stage of a run on a Docker engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+from docker.models.images import Image
+
+from harness.history.scenario import ServerSoftware
+from harness.images.helper import ensure_helper_image
+from harness.images.server import find_server_image
+from harness.stage import Stage, Tell, versions_of
+from harness.testbed.client import AgentClient, take_agent
+from harness.testbed.containers import ContainersTestbed
+from harness.testbed.engine import connect_engine, new_run_id
+from harness.testbed.helper import engine_pid, start_helper, way
+from harness.testbed.reaper import Reaper
+from harness.topology.model import Topology
+from harness.zookeeper.container_server import ContainerStarter
+
+
+def make(topology: Topology, root: Path, tell: Tell | None, *, helper: bool) -> Stage:
+    """As `stage.make_stage`; `helper` insists on the helper container.
+
+    Raises:
+        EngineUnavailable: no engine answers, or an image is not there.
+        TestbedError: the engine refused.
+    """
+    say = tell or (lambda _line: None)
+    client = connect_engine()
+    images = find_images(client, topology, say)
+    run_id = new_run_id()
+    reaper = Reaper.start(run_id)
+    try:
+        agent, pid, kind = engine_agent(client, run_id, root, say, helper=helper)
+        testbed = ContainersTestbed(topology, client, agent, run_id=run_id, engine_pid=pid, kind=kind)
+    except BaseException:
+        reaper.close()
+        client.close()
+        raise
+
+    def close() -> None:
+        try:
+            testbed.close()
+        finally:
+            reaper.close()
+            client.close()
+
+    facts = {i: client.images.get(image) for i, image in images.items()}
+    servers = tuple(ServerSoftware(i, _version(images[i]), f"{images[i]} {image.id}", {}) for i, image in facts.items())
+    java = _environment(next(iter(facts.values()))).get("JAVA_VERSION", "as in the image")
+    return Stage(testbed, ContainerStarter(testbed, topology, images), java, "image", servers, close)
+
+
+def find_images(client: docker.DockerClient, topology: Topology, tell: Tell) -> dict[int, str]:
+    """The image of each server.
+
+    Raises:
+        EngineUnavailable: the engine has none, and no registry that has one can be reached.
+    """
+    versions = versions_of(topology)
+    found = {version: find_server_image(client, version, tell) for version in sorted(set(versions.values()))}
+    return {i: found[version] for i, version in versions.items()}
+
+
+def engine_agent(
+    client: docker.DockerClient, run_id: str, root: Path, tell: Tell, *, helper: bool
+) -> tuple[AgentClient, int | None, str]:
+    """An agent that reaches the engine's network namespace, the engine's pid as it sees it, and the way's name."""
+    if not helper and way(client)[0] == "agent":
+        return take_agent(), engine_pid(client), "docker"
+    image = ensure_helper_image(client, tell)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return start_helper(client, run_id, image=image, mounts=[root.parent.absolute()]), None, "docker-helper"
+
+
+def _version(image: str) -> str:
+    return image.rpartition(":")[2]
+
+
+def _environment(image: Image) -> dict[str, str]:
+    pairs = (entry.partition("=") for entry in image.attrs["Config"]["Env"] or ())
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,106 @@
+"""What all testbeds share: everything that one agent does for them."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import TestbedError
+from harness.testbed import wire
+from harness.testbed.client import AgentClient
+from harness.testbed.handles import Exit, Link, Process
+from harness.topology.model import ClientHost, Server
+
+
+class AgentTestbed:
+    """A testbed whose client hosts, links and probes are an agent's.
+
+    Args:
+        agent: the agent; it is closed with the testbed.
+    """
+
+    def __init__(self, agent: AgentClient) -> None:
+        self._agent = agent
+
+    @property
+    def rootless(self) -> bool:
+        """Whether a user namespace was needed."""
+        return self._agent.rootless
+
+    @property
+    def python(self) -> tuple[str, Mapping[str, str]]:
+        """The Python of its client hosts that has the harness: its path, and the environment that it needs."""
+        return self._agent.python, self._agent.python_environment
+
+    def spawn(
+        self, host: str, argv: Sequence[str], env: Mapping[str, str], output: Path, *, channel: bool = False
+    ) -> Process:
+        """Start a process on a host; its output is appended to a file."""
+        request = wire.Spawn(host, tuple(argv), dict(env), str(output), channel)
+        reply, connection = self._agent.ask_for_socket(request, wire.Spawned)
+        return Process(reply.pid, host, reply.at, connection)
+
+    def signal(self, process: Process, number: signal.Signals) -> None:
+        """Send a signal; no error if the process has ended."""
+        self._agent.ask(wire.Signal(process.pid, int(number)), wire.Done)
+
+    def _process(self, process: Process) -> wire.ProcessState:
+        for state in self._agent.ask(wire.GetProcesses(), wire.Processes).processes:
+            if state.pid == process.pid:
+                return state
+        raise TestbedError("the agent does not know this process", where=f"{process.host}, pid {process.pid}")
+
+    def state(self, process: Process) -> str:
+        """`R`, `S`, `T` (stopped), ... as in /proc/pid/stat, or `X` (ended)."""
+        return self._process(process).state
+
+    def exited(self, process: Process) -> Exit | None:
+        """How it ended, or None while it lives."""
+        state = self._process(process)
+        if state.code is None or state.ended is None:
+            return None
+        return Exit(state.code, state.ended)
+
+    def tcp_socket(self, host: str, address: tuple[str, int]) -> socket.socket:
+        """A TCP socket that stands on a host and may be used from here; see `handles.Testbed`."""
+        _reply, opened = self._agent.ask_for_socket(wire.OpenSocket(host, *address), wire.SocketOpened)
+        if opened is None:
+            raise TestbedError("the agent opened a socket but did not hand it over", where=host)
+        return opened
+
+    def set_links(self, links: Sequence[Link], *, up: bool, but: Sequence[Link] = ()) -> tuple[int, int]:
+        """Cut or restore in one batch; returns the monotonic instants it began and ended.
+
+        A switch takes all its ports along, except the cables in `but`, which stay as they are.
+        """
+        changes = tuple(
+            wire.LinkChange(link.switch, link.host, up, but=tuple(c.host for c in but if c.host and _on(c, link)))
+            for link in links
+        )
+        done = self._agent.ask(wire.SetLinks(changes), wire.Done)
+        return done.started, done.ended
+
+    def link_states(self) -> tuple[wire.LinkState, ...]:
+        """Every switch and cable as the kernel has it."""
+        return self._agent.ask(wire.GetLinks(), wire.Links).links
+
+    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[wire.Path, ...]:
+        """Which host reaches which over each of these switches, measured with real packets."""
+        return self._agent.ask(wire.Reach(tuple(switches), timeout_ms), wire.Paths).paths
+
+    def close(self) -> None:
+        """End every process and remove every interface. Idempotent."""
+        self._agent.close()
+
+
+def host_spec(host: Server | ClientHost, *, container: bool = False) -> wire.HostSpec:
+    """A host of a topology, as the agent is told of it."""
+    nics = tuple(wire.NicSpec(n.switch, str(n.address), n.prefix_length) for n in host.nics)
+    return wire.HostSpec(host.host, nics, container)
+
+
+def _on(cable: Link, link: Link) -> bool:
+    """Whether a cable hangs on the switch that this link is."""
+    return link.host is None and cable.switch == link.switch

@@ -1,0 +1,196 @@
+"""Finds what runs made on a Docker engine by its labels, and removes it.
+
+Only things with the label `zkchaos.run` are ever looked at. Removal is idempotent, and several may remove the same
+things at once: the run itself, its reaper, and `zkchaos clean`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+
+from harness.errors import TestbedError
+from harness.testbed.engine import LABEL_OWNER, LABEL_RUN
+from harness.testbed.owners import Life, Owner, life_of
+
+#: How long a removal may take before it is given up and told, seconds.
+PATIENCE = 10.0
+#: A removal that the engine refuses (a network whose container is just going) is tried again after so long.
+_PAUSE = 0.05
+#: Removals under way at once. The engine gains nothing from more, and its client has ten connections.
+_AT_ONCE = 8
+
+
+class Kind(StrEnum):
+    """Kinds of things, in the order in which they can be removed."""
+
+    CONTAINER = "container"
+    NETWORK = "network"
+    VOLUME = "volume"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A thing on the engine that carries a run's label."""
+
+    kind: Kind
+    #: What the engine calls it: an id, or a volume's name.
+    id: str
+    name: str
+    run: str
+    #: The label as it was found; see `owners`.
+    owner: str
+    #: What could be told about its owner when the thing was found.
+    life: Life
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} of run {self.run}"
+
+    @property
+    def removal(self) -> str:
+        """The command that removes it by hand."""
+        words = {
+            Kind.CONTAINER: "docker rm --force --volumes",
+            Kind.NETWORK: "docker network rm",
+            Kind.VOLUME: "docker volume rm",
+        }
+        return f"{words[self.kind]} {self.name}"
+
+
+def find_things(client: docker.DockerClient, run_id: str | None = None) -> list[Leftover]:
+    """Everything of one run, or of all: containers (running or not), then networks, then volumes.
+
+    Raises:
+        TestbedError: the engine does not answer.
+    """
+    here = Owner.of_this_process()
+    lives: dict[str, Life] = {}
+
+    def thing(kind: Kind, identity: str, name: str, labels: dict[str, str]) -> Leftover:
+        owner = labels.get(LABEL_OWNER, "")
+        if owner not in lives:
+            lives[owner] = life_of(owner, here)
+        return Leftover(kind, identity, name, labels[LABEL_RUN], owner, lives[owner])
+
+    chosen = {"label": LABEL_RUN if run_id is None else f"{LABEL_RUN}={run_id}"}
+    api = client.api
+    with _told("the engine does not say what it has"):
+        # A container that is being removed has lost its name.
+        return [
+            *(
+                thing(Kind.CONTAINER, c["Id"], (c["Names"] or [c["Id"][:12]])[0].lstrip("/"), c["Labels"])
+                for c in api.containers(all=True, filters=chosen)
+            ),
+            *(thing(Kind.NETWORK, n["Id"], n["Name"], n["Labels"]) for n in api.networks(filters=chosen)),
+            *(thing(Kind.VOLUME, v["Name"], v["Name"], v["Labels"]) for v in api.volumes(chosen)["Volumes"] or []),
+        ]
+
+
+def leftovers(client: docker.DockerClient) -> list[Leftover]:
+    """Everything whose owner is dead. What nobody can be told to own for certain is not among it.
+
+    Raises:
+        TestbedError: the engine does not answer.
+    """
+    return [thing for thing in find_things(client) if thing.life is Life.DEAD]
+
+
+def remove_run(client: docker.DockerClient, run_id: str, patience: float = PATIENCE) -> list[Leftover]:
+    """Remove everything that a run made, whoever owns it, and return what was removed. Idempotent.
+
+    Raises:
+        TestbedError: something is still there after `patience` seconds; the rest is gone.
+    """
+    removed: list[Leftover] = []
+    _remove(client, lambda: find_things(client, run_id), removed.append, patience)
+    return removed
+
+
+def remove_leftovers(
+    client: docker.DockerClient, tell: Callable[[Leftover], None], patience: float = PATIENCE
+) -> list[Leftover]:
+    """Remove what dead runs left, and return what was kept because its owner's death is not certain.
+
+    Args:
+        client: the engine.
+        tell: called with each thing that was removed.
+        patience: for so many seconds what the engine refuses to remove is tried again.
+
+    Raises:
+        TestbedError: something is still there after `patience` seconds; the rest is gone.
+    """
+    _remove(client, lambda: leftovers(client), tell, patience)
+    return [thing for thing in find_things(client) if thing.life not in {Life.ALIVE, Life.DEAD}]
+
+
+def _remove(
+    client: docker.DockerClient,
+    find: Callable[[], list[Leftover]],
+    tell: Callable[[Leftover], None],
+    patience: float,
+) -> None:
+    """Remove what `find` finds until it finds nothing more."""
+    deadline = time.monotonic() + patience
+    told: set[str] = set()
+    while found := find():
+        refused: list[tuple[Leftover, str]] = []
+        for kind in Kind:
+            batch = [thing for thing in found if thing.kind is kind]
+            for thing, refusal in zip(batch, _remove_all(client, batch), strict=True):
+                if refusal:
+                    refused.append((thing, refusal))
+                elif thing.id not in told:
+                    told.add(thing.id)
+                    tell(thing)
+        if time.monotonic() > deadline:
+            thing, refusal = refused[0] if refused else (found[0], "others make more of its kind")
+            raise TestbedError(
+                f"the engine still has what a run made, after {patience:g} s of removing it",
+                where=str(thing),
+                cause=refusal,
+                next_step="`zkchaos clean` tries again once its owner has ended",
+            )
+        if refused:
+            time.sleep(_PAUSE)
+
+
+def _remove_all(client: docker.DockerClient, things: list[Leftover]) -> list[str]:
+    """Remove things of one kind side by side; for each why it could not be done, or nothing."""
+    if not things:
+        return []
+    with ThreadPoolExecutor(_AT_ONCE, "zkchaos-remove") as workers:
+        return list(workers.map(lambda thing: _remove_one(client, thing), things))
+
+
+def _remove_one(client: docker.DockerClient, thing: Leftover) -> str:
+    try:
+        match thing.kind:
+            case Kind.CONTAINER:
+                client.api.remove_container(thing.id, v=True, force=True)
+            case Kind.NETWORK:
+                client.api.remove_network(thing.id)
+            case Kind.VOLUME:
+                client.api.remove_volume(thing.id, force=True)
+    except NotFound:
+        pass  # somebody else was faster
+    except APIError as refusal:  # also: a removal that is under way; it is looked at again
+        return str(refusal.explanation or refusal)
+    except (DockerException, OSError) as problem:
+        return str(problem)
+    return ""
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """What the SDK and the HTTP library below it (whose errors are OSErrors) raise, in the house's words."""
+    try:
+        yield
+    except (DockerException, OSError) as problem:
+        raise TestbedError(what, where="Docker engine", cause=str(problem).partition("\n")[0][:200]) from problem

@@ -1,0 +1,179 @@
+"""The process that removes a run's things from a Docker engine when the run's process dies, by whatever means.
+
+Started as ``python -m harness.testbed.reaper RUN OWNER`` with one end of a socket pair as its standard input and an
+inherited pidfd of its owner, before the owner makes anything. While the owner lives it only waits. The socket exists
+from the start, so an owner that dies while the reaper is still being started is noticed too.
+
+The engine finishes what a dead client has asked it for, so a thing may appear after the first look. The reaper looks
+until there was nothing for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from harness.errors import TestbedError, ZkChaosError
+
+#: After the owner's death, nothing is left on the engine within so many seconds.
+BOUND = 10.0
+#: The reaper ends when it has found nothing for so long: far longer than the engine takes for what was under way.
+_QUIET = 5.0
+_PAUSE = 0.1
+#: An engine that does not answer, or refuses, is asked again for so long; then it is for `zkchaos clean`.
+_ENDURANCE = 120.0
+#: One request to the engine, seconds: short, because what is not answered is asked again.
+_ANSWER_TIMEOUT = 20
+#: The SDK takes 0.3 s to load, and is not needed before the end; the owner should first have the time to build.
+_LOAD_AFTER_MS = 3_000
+#: How long the owner waits for the reaper's last look, and then for its end.
+_CLOSE_TIMEOUT = 30.0
+_END_TIMEOUT = 5.0
+
+_DONE = b"."
+
+
+class Reaper:
+    """The owner's handle. It starts nothing but the process; no other child of the owner inherits anything of it."""
+
+    def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self._connection = connection
+        self._process = process
+
+    @classmethod
+    def start(cls, run_id: str) -> Reaper:
+        """Have a run watched from now on. Call it before anything is made on the engine. It does not wait.
+
+        The engine is the one that `connect_engine` would connect to now.
+        """
+        ours, theirs = socket.socketpair()
+        owner = os.pidfd_open(os.getpid())
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "harness.testbed.reaper", run_id, str(owner)],
+                pass_fds=(owner,),
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,  # it may outlive its owner, and must not keep the owner's pipes open
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is the owner's to handle
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(owner)
+        return cls(ours, process)
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """The owner has removed everything itself: the reaper looks once more, and ends. Idempotent.
+
+        Raises:
+            TestbedError: the reaper was killed, or something is left that it could not remove.
+        """
+        if self._connection.fileno() < 0:
+            return
+        said = b""
+        with self._connection:
+            self._connection.settimeout(_CLOSE_TIMEOUT)
+            with contextlib.suppress(OSError):  # its exit code tells what it could not say
+                self._connection.sendall(_DONE)
+                self._connection.shutdown(socket.SHUT_WR)
+                while part := self._connection.recv(4096):
+                    said += part
+        code: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(timeout=_END_TIMEOUT)
+        if code != 0:
+            if said:
+                raise TestbedError(said.decode(errors="replace"), where="reaper")
+            raise TestbedError(
+                f"the reaper {'does not end' if code is None else f'ended with code {code}'}",
+                where=f"pid {self.pid}",
+                cause="it was killed, or the engine is too slow",
+                next_step="`zkchaos clean` removes what is left once this process has ended",
+            )
+
+
+def main() -> None:
+    """Wait for the owner's end; then see to it that nothing is left."""
+    run_id, owner = sys.argv[1], int(sys.argv[2])
+    # Whatever asks the owner to end asks its process group, its control group or its terminal. The owner ends, and
+    # the reaper soon after it; before that it has nothing to do but to stay.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    with socket.socket(fileno=0) as connection:
+        if not _owner_is_done(connection, owner):
+            sys.exit(0 if _reap(run_id) else 3)
+        try:
+            _remove_once(run_id)
+        except ZkChaosError as problem:
+            with contextlib.suppress(OSError):  # an owner that has died since
+                connection.sendall(str(problem).encode())
+            sys.exit(3)
+
+
+def _owner_is_done(connection: socket.socket, owner: int) -> bool:
+    """Wait; True if the owner says that it has removed everything, False if it died.
+
+    The socket alone would not do: a process that the owner forked has it, too.
+    """
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    poller.register(owner, select.POLLIN)
+    if not poller.poll(_LOAD_AFTER_MS):
+        _load()
+        poller.poll()
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == _DONE
+    except OSError:  # nothing was said, or the connection was reset
+        return False
+
+
+def _load() -> None:
+    """Have in memory what removing takes: what is on disk may change before it is needed."""
+    importlib.import_module("harness.testbed.leftovers")
+
+
+def _remove_once(run_id: str) -> bool:
+    """Remove what there is; False if there was nothing."""
+    from harness.testbed.engine import connect_engine  # noqa: PLC0415  # see _LOAD_AFTER_MS
+    from harness.testbed.leftovers import remove_run  # noqa: PLC0415  # as above
+
+    with contextlib.closing(connect_engine(_ANSWER_TIMEOUT)) as client:
+        return bool(remove_run(client, run_id))
+
+
+def _reap(run_id: str) -> bool:
+    """Remove what there is and what still appears, until there was nothing for a while. True: that is so."""
+    end = time.monotonic() + _ENDURANCE
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + _QUIET:
+        try:
+            something = _remove_once(run_id)
+        except ZkChaosError:
+            something = True  # nothing can be told, so it is not quiet
+        if time.monotonic() > end:
+            return False
+        if something:
+            quiet_since = time.monotonic()
+        time.sleep(_PAUSE)
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A switch as a bridge network of a Docker engine, and who has its subnet where it is taken.
+
+An engine gives a subnet to one network only. The addresses of a topology are fixed, so two ensembles of the same
+topology cannot stand on one engine at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, ip_network
+
+import docker
+from docker.errors import APIError, DockerException
+from docker.models.networks import Network
+from docker.types import IPAMConfig, IPAMPool
+
+from harness.errors import TestbedError
+from harness.testbed.engine import LABEL_OWNER, LABEL_RUN
+from harness.testbed.owners import Life, life_of
+from harness.testbed.refusals import said
+from harness.topology.model import Switch
+
+#: What Compose calls the project on everything that it makes.
+_LABEL_PROJECT = "com.docker.compose.project"
+
+
+def make_bridge(
+    client: docker.DockerClient, switch: Switch, *, name: str, labels: Mapping[str, str], internal: bool
+) -> Network:
+    """Make the network of a switch.
+
+    Args:
+        client: the engine.
+        switch: its subnet is the network's.
+        name: what the engine shall call the network.
+        labels: of the network.
+        internal: without a way out, and so without published ports.
+
+    Raises:
+        TestbedError: another network has the subnet (it is named, with what to do), or the engine refused.
+    """
+    # `.1` is server 1's, so the bridge's own address is at the other end of the subnet
+    pool = IPAMPool(subnet=str(switch.subnet), gateway=str(switch.subnet.broadcast_address - 1))
+    try:
+        return client.networks.create(
+            name,
+            driver="bridge",
+            internal=internal,
+            ipam=IPAMConfig(pool_configs=[pool]),
+            labels=dict(labels),
+            check_duplicate=True,
+        )
+    except (DockerException, OSError) as problem:
+        if isinstance(problem, APIError) and (taken := _taken(client, switch)):
+            raise taken from problem
+        raise TestbedError(
+            f"the Docker engine refused the network {switch.subnet}: {said(problem)}", where=f"switch {switch.name}"
+        ) from problem
+
+
+def _taken(client: docker.DockerClient, switch: Switch) -> TestbedError | None:
+    """Says who has a subnet; None where nobody has it."""
+    holder = next((n for n in client.networks.list() if _overlaps(n, switch.subnet)), None)
+    if holder is None:
+        return None
+    whose, next_step = _whose(holder.attrs.get("Labels") or {}, str(holder.name))
+    return TestbedError(
+        f"the subnet {switch.subnet} is taken by the network {holder.name}",
+        where=f"switch {switch.name}",
+        cause=whose,
+        next_step=f"{next_step}, or give the switch another subnet in a topology of your own",
+    )
+
+
+def _overlaps(network: Network, subnet: IPv4Network) -> bool:
+    pools = (network.attrs.get("IPAM") or {}).get("Config") or []
+    theirs = [ip_network(pool["Subnet"], strict=False) for pool in pools if pool.get("Subnet")]
+    return any(isinstance(other, IPv4Network) and other.overlaps(subnet) for other in theirs)
+
+
+def _whose(labels: Mapping[str, str], name: str) -> tuple[str, str]:
+    """Whose a network is, and what can be done about it."""
+    if project := labels.get(_LABEL_PROJECT):
+        return f"the Compose project {project} is up", f"stop it: `docker compose --project-name {project} down`"
+    run = labels.get(LABEL_RUN)
+    if run is None:
+        return "it was not made by this harness", f"`docker network rm {name}` if nobody needs it"
+    life = life_of(labels.get(LABEL_OWNER, ""))
+    if life is Life.DEAD:
+        return f"it was left by run {run}", "`zkchaos clean` removes it"
+    return (
+        f"it belongs to run {run}: {life}",
+        "wait for the end of that run (`zkchaos clean` removes what dead runs left)",
+    )

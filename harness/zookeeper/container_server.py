@@ -1,0 +1,80 @@
+"""A ZooKeeper server as a container of the image `zookeeper`, or of one with the same entry point."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.history.folder import ServerFolder
+from harness.testbed.containers import ContainerSpec, ContainersTestbed
+from harness.testbed.handles import Process
+from harness.topology.model import Server, Topology
+from harness.zookeeper.config import system_properties, write_config
+from harness.zookeeper.distribution import LoggingBackend
+from harness.zookeeper.java import JVM_FLAGS, PROPERTIES
+from harness.zookeeper.paths import IN_CONTAINER
+from harness.zookeeper.security import security_arguments
+from harness.zookeeper.server_log import LOG_NAME, write_log_config
+
+#: Who runs the server where we are root: the image's user `zookeeper`.
+_IMAGE_USER = 1000
+
+
+@dataclass(frozen=True)
+class ContainerStarter:
+    """Starts servers as containers whose folders are those of the run folder."""
+
+    testbed: ContainersTestbed
+    topology: Topology
+    #: The image of each server, by id.
+    images: Mapping[int, str]
+
+    def prepare(self, server: Server, folder: ServerFolder) -> None:
+        """Write its configuration, with paths as the container sees them, for whichever logging the image has."""
+        write_config(self.topology, server, folder, IN_CONTAINER)
+        self._jvm_arguments(folder)
+        if os.geteuid() == 0:
+            for place in (folder.config, folder.logs, folder.txnlog, folder.snapshot):
+                for path in (place, *place.iterdir()):
+                    os.chown(path, _IMAGE_USER, _IMAGE_USER)
+
+    def start(self, server: Server, folder: ServerFolder) -> Process:
+        """Start its container."""
+        mounts = {
+            folder.config: IN_CONTAINER.config,
+            folder.logs: IN_CONTAINER.logs,
+            folder.txnlog: IN_CONTAINER.txnlog,
+            folder.snapshot: IN_CONTAINER.snapshot,
+        }
+        root = os.geteuid() == 0
+        uid, gid = (_IMAGE_USER, _IMAGE_USER) if root else (os.getuid(), os.getgid())
+        spec = ContainerSpec(
+            image=self.images[server.id],
+            environment={
+                "ZOO_MY_ID": str(server.id),
+                "JVMFLAGS": " ".join(self._jvm_arguments(folder)),
+                "JMXDISABLE": "true",
+            },
+            mounts={ours.absolute(): theirs for ours, theirs in mounts.items()},
+            user=f"{uid}:{gid}",
+        )
+        return self.testbed.start_container(server.host, spec)
+
+    def _jvm_arguments(self, folder: ServerFolder) -> tuple[str, ...]:
+        logs, config = IN_CONTAINER.logs, IN_CONTAINER.config
+        logging = [
+            argument
+            for backend in (LoggingBackend.SIMPLE, LoggingBackend.LOGBACK)
+            for argument in write_log_config(backend, folder.config, Path(logs / LOG_NAME), seen=config)
+        ]
+        return (
+            *JVM_FLAGS,
+            *PROPERTIES,
+            f"-XX:ErrorFile={logs}/hs_err.log",
+            *system_properties(self.topology),
+            *security_arguments(self.topology, folder.config, seen=config),
+            *logging,
+            *self.topology.zookeeper.jvm,
+        )
