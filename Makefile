@@ -16,14 +16,17 @@ endif
 # More arguments for pytest, as in: make test PYTEST_ARGS='-x -k topology'
 PYTEST_ARGS ?=
 
+# What make image shall make instead of all, as in: make image IMAGE_ARGS='--zookeeper 3.8.6'
+IMAGE_ARGS ?=
+
 # make soak: for how long, and from which seed on.
 HOURS ?= 1
 SEED ?= 1
 
-.PHONY: help setup demo test lint chaos soak bench report clean doctor
+.PHONY: help setup demo test lint chaos soak bench report image clean doctor
 
 help: ## list these commands
-	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP) ## make .venv with everything that is needed (once; then it costs nothing)
 
@@ -63,11 +66,18 @@ bench: setup ## run every benchmark in benchmarks/
 report: setup ## write the page of the latest run again, and say where it is
 	@$(BIN)/zkchaos report latest
 
+image: setup ## make the images of the Docker testbed from Debian packages: server, helper, toxiproxy
+	@$(BIN)/zkchaos image $(IMAGE_ARGS)
+
 doctor: setup ## what this machine can do, and what to do about the rest
 	@$(BIN)/zkchaos doctor
 
-topology-%: setup ## draw a topology, as in: make topology-dual-net
-	@$(BIN)/zkchaos show $*
+# Before topology-%: a make older than 3.82 takes the first pattern that fits, a newer one the one that leaves least.
+topology-%-down: setup ## remove it again
+	@$(BIN)/zkchaos down $*
+
+topology-%: setup ## bring a topology up with Docker Compose, and say how to break it: make topology-dual-net
+	@$(BIN)/zkchaos up $*
 
 clean: ## remove what was built and cached; runs and .venv are kept
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.text import Text
 from harness import __version__
 from harness.errors import RunFolderError, UsageError, ZkChaosError
 from harness.history.folder import RunFolder, run_folders
+
+if TYPE_CHECKING:
+    from harness.topology.model import Topology
 
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
@@ -33,6 +36,8 @@ _console = Console()
 _errors = Console(stderr=True)
 
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="ZKCHAOS_RUNS", help="Where the run folders are kept.")]
+#: As `stage.make.TESTBEDS`, which is not imported for this.
+Testbeds = Literal["namespaces", "docker", "docker-helper"]
 RunArgument = Annotated[str, typer.Argument(help="A run folder, its name below --runs, or `latest`.")]
 
 
@@ -48,6 +53,12 @@ def run(
     ] = False,
     clients: Annotated[int | None, typer.Option(help="Number of sessions.")] = None,
     rate: Annotated[float | None, typer.Option(help="Operations per second, all sessions together.")] = None,
+    testbed: Annotated[
+        Testbeds, typer.Option(help="`docker-helper`: on Docker through the helper container, also as root.")
+    ] = "namespaces",
+    attach_to: Annotated[
+        str | None, typer.Option("--attach", help="An ensemble that runs already: a Compose project, or a label.")
+    ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Perform a scenario, judge it, and write its page."""
@@ -58,8 +69,11 @@ def run(
         duration_s = parse_duration(duration) if duration is not None else None
     except ValueError as problem:
         raise UsageError(str(problem), where="--duration") from problem
+    testbed, found = _attached(testbed, attach_to)
     request = make_request(
         plan,
+        attached=attach_to,
+        attached_topology=found,
         topology_name=topology,
         seed=seed,
         duration_s=duration_s,
@@ -67,12 +81,14 @@ def run(
         multi_address=False if single_address else None,
         clients=clients,
         rate=rate,
+        testbed=testbed,
     )
     root = new_run_path(runs.absolute(), request.scenario)
 
     from harness.testbed.client import warm_up
 
-    warm_up()  # the agent starts while the rest of the harness is loaded
+    if testbed != "docker-helper":
+        warm_up()  # the agent starts while the rest of the harness is loaded
     from harness.cli_view import LiveView, show_judgement, show_overall
     from harness.judge_and_tell import judge_and_tell
     from harness.run import perform
@@ -96,6 +112,15 @@ def run(
         show_overall(_console, judgement, str(page), request.scenario.repeat)
         if failure is None:
             raise typer.Exit(EXIT_INTERRUPTED if interrupted else judgement.overall.exit_code)
+
+
+def _attached(testbed: Testbeds, name: str | None) -> tuple[Testbeds, Topology | None]:
+    """The testbed and the topology of an ensemble that runs already; nothing changes where there is no name."""
+    if name is None:
+        return testbed, None
+    from harness.attach import look_at
+
+    return ("docker" if testbed == "namespaces" else testbed), look_at(name).topology
 
 
 @contextlib.contextmanager
@@ -175,6 +200,86 @@ def show(topology: Annotated[str, typer.Argument(help="A topology's name or file
 
 
 @app.command()
+def compose(
+    topology: Annotated[str, typer.Argument(help="A topology's name or file.")],
+    write: Annotated[bool, typer.Option("--write", help="Write compose/NAME.yml instead of printing it.")] = False,
+) -> None:
+    """Print a topology's Compose file."""
+    from harness.compose import compose_file
+    from harness.topology.loader import load_topology
+
+    loaded = load_topology(topology)
+    text = compose_file(loaded)
+    if not write:
+        print(text, end="")  # noqa: T201  # for a file or a pipe
+        return
+    path = Path("compose", f"{loaded.name}.yml")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(path)  # noqa: T201  # as `report` does
+
+
+@app.command()
+def up(topology: Annotated[str, typer.Argument(help="A topology's name or file.")]) -> None:
+    """Bring a topology up with Docker Compose; say who leads, how to reach it and how to break it."""
+    import time
+
+    from harness.testbed.engine import connect_engine
+    from harness.topology.drawing import draw
+    from harness.topology.loader import load_topology
+
+    loaded = load_topology(topology)
+    with contextlib.closing(connect_engine()) as client:
+        from harness.compose_project import ComposeProject, wait_until_serving
+        from harness.compose_view import how_to_use
+
+        project = ComposeProject(loaded.name, client)
+        print(draw(loaded))  # noqa: T201  # a drawing must not be wrapped
+        begun = time.monotonic()
+        project.up(loaded, lambda line: _console.print(Text(line), soft_wrap=True))
+        took = time.monotonic() - begun
+        print(how_to_use(loaded, wait_until_serving(project), took), end="")  # noqa: T201  # a table, likewise
+
+
+@app.command()
+def down(topology: Annotated[str, typer.Argument(help="A topology's name or file.")]) -> None:
+    """Remove what `zkchaos up` made: containers, networks and data."""
+    from harness.testbed.engine import connect_engine
+    from harness.topology.loader import load_topology
+
+    with contextlib.closing(connect_engine()) as client:
+        from harness.compose_project import ComposeProject
+
+        project = ComposeProject(topology, client)
+        if not project.exists():  # then it must be a topology at least, and may be a file
+            project = ComposeProject(load_topology(topology).name, client)
+        project.down()
+    _console.print(f"{project.topology_name} is down", highlight=False)
+
+
+@app.command()
+def image(
+    zookeeper: Annotated[
+        list[str] | None, typer.Option(help="A server of this version; may be said several times.")
+    ] = None,
+    helper: Annotated[bool, typer.Option("--helper", help="The helper container, for users without root.")] = False,
+    toxiproxy: Annotated[bool, typer.Option("--toxiproxy", help="A TCP proxy that delays and cuts.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Of the newest Debian packages.")] = False,
+) -> None:
+    """Make images on the Docker engine, without any registry; all three if none is named."""
+    from harness.testbed.engine import connect_engine
+
+    def tell(line: str) -> None:
+        _console.print(Text(line), soft_wrap=True)
+
+    with contextlib.closing(connect_engine()) as client:
+        from harness.images.make import make_images
+
+        for made in make_images(client, zookeeper or (), tell, helper=helper, toxiproxy=toxiproxy, fresh=fresh):
+            tell(str(made))
+
+
+@app.command()
 def plans() -> None:
     """List the fault plans that come with the harness, and the kinds of fault."""
     from harness.nemesis.kinds import KINDS
@@ -188,6 +293,37 @@ def plans() -> None:
 
 
 @app.command()
+def attach(
+    name: Annotated[str, typer.Argument(help="A Compose project, a topology that is up, or a label as key=value.")],
+    heal: Annotated[bool, typer.Option(help="Restore every link and start every server first.")] = False,
+) -> None:
+    """Look at an ensemble of containers that runs already, and let `zkchaos fault` break it."""
+    from harness.attach import remember, show
+
+    show(_console, name, heal=heal)
+    remember(name)
+
+
+@app.command()
+def fault(
+    kind: Annotated[str, typer.Argument(help="A kind of fault, as `zkchaos plans` lists them.")],
+    target: Annotated[str, typer.Argument(help="As in a plan: net1, zk2, zk2:net1, leader, `a follower`, minority.")],
+    for_: Annotated[str, typer.Option("--for", help="How long, as 10s.")] = "10s",
+    name: Annotated[str | None, typer.Option("--on", help="What to break; else what was attached last.")] = None,
+    helper: Annotated[bool, typer.Option("--helper", help="Through the helper container, also as root.")] = False,
+) -> None:
+    """Break an attached ensemble once, prove it, and heal it."""
+    from harness.attach import break_once, remembered
+    from harness.topology.duration import parse_duration
+
+    try:
+        seconds = parse_duration(for_)
+    except ValueError as problem:
+        raise UsageError(str(problem), where="--for") from problem
+    break_once(_console, name or remembered(), kind, target, seconds, helper=helper)
+
+
+@app.command()
 def doctor(runs: RunsOption = Path("runs")) -> None:
     """Say what this machine can do, and what to do about the rest."""
     from harness.doctor import examine, show_findings
@@ -195,6 +331,26 @@ def doctor(runs: RunsOption = Path("runs")) -> None:
     findings = examine(runs)
     show_findings(_console, findings)
     raise typer.Exit(0 if all(f.ok or not f.needed for f in findings) else 3)
+
+
+@app.command()
+def clean() -> None:
+    """Remove what dead runs left on the Docker engine, and nothing else."""
+    from harness.testbed.engine import connect_engine
+
+    with contextlib.closing(connect_engine()) as client:
+        from harness.testbed.leftovers import Leftover, remove_leftovers
+
+        removed: list[Leftover] = []
+
+        def tell(thing: Leftover) -> None:
+            removed.append(thing)
+            _console.print(Text(f"removed {thing}"), soft_wrap=True)
+
+        for kept in remove_leftovers(client, tell):
+            _console.print(Text(f"kept {kept}: {kept.life}; by hand: {kept.removal}"), soft_wrap=True)
+    if not removed:
+        _console.print("dead runs have left nothing")
 
 
 @app.callback(invoke_without_command=True)

@@ -22,7 +22,7 @@ from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
 from harness.nemesis.nemesis import Nemesis
 from harness.scenario import Request
-from harness.stage import make_stage
+from harness.stage.make import make_stage
 from harness.topology.model import Topology
 from harness.zookeeper.ensemble import Ensemble
 from harness.zookeeper.monitor import Monitor
@@ -93,7 +93,7 @@ class Run:
     ) -> None:
         self.scenario, self.topology = scenario, topology
         self._stack = contextlib.ExitStack()
-        self._stage = make_stage(scenario.testbed, topology, root, tell)
+        self._stage = make_stage(scenario.testbed, topology, root, tell, attached=scenario.attached)
         self._stack.callback(self._stage.close)
         self.testbed = self._stage.testbed
         try:
@@ -183,13 +183,15 @@ class Run:
         """Collect the last evidence from the healed ensemble, whose load has ended."""
         self.record.phase("collect")
         collect(self.ensemble, register_paths(self.scenario.load), self.record)
+        self._stage.fetch(self.folder)
 
     def close(self) -> None:
         """Heal, stop, and say that the run is done. Idempotent."""
         try:
             self.nemesis.heal_all()
             self.monitor.stop()
-            self.ensemble.stop()
+            if not self._stage.foreign:
+                self.ensemble.stop()
             self.record.phase("done")
         finally:
             self._stack.close()

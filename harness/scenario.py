@@ -8,6 +8,8 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from harness import __version__
 from harness.errors import UsageError
 from harness.history.scenario import LoadSpec, Scenario
@@ -44,25 +46,33 @@ def make_request(
     clients: int | None = None,
     rate: float | None = None,
     testbed: str = "namespaces",
+    attached: str | None = None,
+    attached_topology: Topology | None = None,
 ) -> Request:
-    """Read and check a plan and a topology, by name or by path.
+    """Read and check a plan and a topology, by name or by path, or a plan and the topology of what runs already.
 
     Raises:
         UsageError: one of the files or values is wrong; nothing has been started.
     """
     plan = load_plan(plan_name)
-    topology = load_topology(topology_name or plan.topology)
+    topology = attached_topology or load_topology(topology_name or plan.topology)
     topology = with_overrides(topology, version=version, multi_address=multi_address)
     duration = plan.duration_s if duration_s is None else duration_s
     check_plan(plan, topology)
     schedule = expand(plan, seed=seed, duration_s=duration)
     load = plan.load
     if clients is not None:
-        load = LoadSpec(clients, load.rate, load.paths, load.session_timeout_ms, load.window)
+        load = msgspec.structs.replace(load, clients=clients)
     if rate is not None:
-        load = LoadSpec(load.clients, rate, load.paths, load.session_timeout_ms, load.window)
+        load = msgspec.structs.replace(load, rate=rate)
+    started = now_text()
+    if attached is not None:
+        # the registers of an earlier run are still there, and each value is written once in a run
+        load = msgspec.structs.replace(load, root=f"/zkchaos/{_compact(started)}-{seed}")
     check_load(load, topology)
-    words = ["zkchaos", "run", plan_name, "--topology", topology_name or plan.topology, "--seed", str(seed)]
+    words = ["zkchaos", "run", plan_name]
+    words += ["--attach", attached] if attached else ["--topology", topology_name or plan.topology]
+    words += ["--seed", str(seed)]
     words += ["--duration", format_duration(duration)]
     words += ["--zookeeper", version] if version else []
     words += ["--single-address"] if multi_address is False else []
@@ -79,8 +89,9 @@ def make_request(
         duration_s=duration,
         load=load,
         repeat=shlex.join(words),
-        started=now_text(),
+        started=started,
         testbed=testbed,
+        attached=attached,
         version=version,
         multi_address=multi_address,
         recovery_within_s=plan.recovery_within_s,
@@ -121,9 +132,14 @@ def now_text() -> str:
 
 def folder_name(scenario: Scenario) -> str:
     """`20261122T110203-switch-failure-7`."""
-    moment = re.sub(r"[-:]|\+.*", "", scenario.started)
+    moment = _compact(scenario.started)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", scenario.name).strip("-")[:80]
     return f"{moment}-{name}-{scenario.seed}"
+
+
+def _compact(moment: str) -> str:
+    """`20261122T110203`."""
+    return re.sub(r"[-:]|\+.*", "", moment)
 
 
 def new_run_path(runs: Path, scenario: Scenario) -> Path:

@@ -17,6 +17,8 @@ class LoadSpec(msgspec.Struct, frozen=True):
     session_timeout_ms: int = 4000
     #: Most operations in flight on one session.
     window: int = 4
+    #: The znode below which the registers lie; one of its own for each run on an ensemble that lives on.
+    root: str = "/zkchaos"
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -37,6 +39,8 @@ class Scenario(msgspec.Struct, frozen=True):
     #: Wall-clock start in ISO 8601 UTC, for people.
     started: str
     testbed: str = "namespaces"
+    #: The ensemble that ran already, where one did: a Compose project, or a label.
+    attached: str | None = None
     #: Overrides of the topology's own choice.
     version: str | None = None
     multi_address: bool | None = None

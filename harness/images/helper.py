@@ -3,62 +3,81 @@
 Its tag names the harness's version and a hash of everything that is in it, so that a helper never speaks another
 language than the harness that starts it. What it runs is the agent by default; a client of the load is run by
 `python3 -m harness.load.client`.
+
+Where no Debian can be made (on a Mac, say), the registry's image `python` is taken instead; then the image does the
+same, but its id is another one each time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 import docker
+import msgspec
 from filelock import FileLock, Timeout
 
 import harness
 from harness.errors import EngineUnavailable
-from harness.images.archive import Entry, Image, Settings, tree, write_layer
-from harness.images.filesystem import file_system
-from harness.images.loading import Loaded, Stopwatch, Tell, architecture_of, id_of, load, run_and_fetch
+from harness.images.archive import Entry, Image, Layer, Settings, tree, write_layer
+from harness.images.filesystem import FileSystem, file_system
+from harness.images.loading import (
+    Loaded,
+    Stopwatch,
+    Tell,
+    architecture_of,
+    derive,
+    id_of,
+    keep_newest,
+    load,
+    pull,
+    run_and_fetch,
+    untag,
+)
+from harness.images.wheels import fetch_wheels, pinned, unpacked
 from harness.zookeeper.cache import cache_folder
 
 #: What the image is called, without the tag.
 OWN = "zkchaos/helper"
+#: The registry's image that stands in for Debian packages.
+BASE = "python:3.11-slim"
 
 _PACKAGES = ("python3",)
-#: Of Debian's suite in `filesystem`.
+#: Of both Debian's suite and the registry's image.
 _PYTHON = "3.11"
 _HOME = "/opt/zkchaos"
 #: The parts of the harness that the agent and the load's client import.
 _PARTS = ("errors.py", "__init__.py", "topology", "history", "testbed", "load")
 #: What those import of others; each needs nothing else at run time.
 _LIBRARIES = ("kazoo", "msgspec", "pyroute2")
-#: Processors by Docker's name and by the name that Python's packages have for them.
-_PLATFORMS = {"amd64": "x86_64", "arm64": "aarch64"}
-_FETCH_S = 300
-
-
-def helper_image_tag() -> str:
-    """The helper's whole name, as `zkchaos/helper:0.1.0-5f0c4a9d21be`."""
-    return f"{OWN}:{harness.__version__}-{_sources_sha256()[:12]}"
+#: Byte code is not checked against its sources' times, which are all the same; nobody edits an image's files.
+_COMPILE = ("python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", _HOME)
+#: How many helpers of other versions are kept in the engine; they share all but a few megabytes.
+_KEPT = 4
+_LOCK_S = 900
 
 
 @cache
-def _sources_sha256() -> str:
-    """Stands for all that is in the helper and does not come from Debian."""
-    digest = hashlib.sha256(repr((_settings(), _libraries())).encode())
-    for entry in _harness():
-        digest.update(f"{entry.path} {len(entry.content or b'')}\n".encode())
-        digest.update(entry.content or b"")
-    return digest.hexdigest()
+def helper_image_tag() -> str:
+    """The helper's whole name, as `zkchaos/helper:0.1.0-5f0c4a9d21be`: of the sources when it is first asked for."""
+    return _tag_of(tuple(_harness()))
+
+
+def _tag_of(sources: tuple[Entry, ...]) -> str:
+    """The name that stands for all that is in the helper and does not come from Debian."""
+    digest = hashlib.sha256(repr((_settings(), _COMPILE, pinned(_LIBRARIES))).encode())
+    for entry in sources:
+        content = entry.content or b""
+        digest.update(f"{entry.path} {len(content)}\n".encode())
+        digest.update(content)
+    return f"{OWN}:{harness.__version__}-{digest.hexdigest()[:12]}"
 
 
 def ensure_helper_image(client: docker.DockerClient, tell: Tell) -> str:
@@ -69,13 +88,20 @@ def ensure_helper_image(client: docker.DockerClient, tell: Tell) -> str:
         TestbedError: the engine refused it.
     """
     reference = helper_image_tag()
-    if id_of(client, reference) is None:
-        tell(str(build_helper_image(client, tell)))
-    return reference
+    if id_of(client, reference) is not None:
+        return reference
+    made = build_helper_image(client, tell)
+    tell(str(made))
+    return made.reference
 
 
 def build_helper_image(
-    client: docker.DockerClient, tell: Tell, *, fresh: bool = False, reference: str | None = None
+    client: docker.DockerClient,
+    tell: Tell,
+    *,
+    fresh: bool = False,
+    reference: str | None = None,
+    base: str | None = None,
 ) -> Loaded:
     """Make the helper's image from Debian's Python and this harness, and put it into the engine.
 
@@ -84,59 +110,113 @@ def build_helper_image(
         tell: called with one short line before anything that takes seconds.
         fresh: take Debian's newest packages, instead of the file system that is in the cache.
         reference: instead of `helper_image_tag()`.
+        base: an image with a Python, instead of Debian packages.
 
     Raises:
         EngineUnavailable: what makes images is missing.
         TestbedError: the engine refused it.
     """
     watch = Stopwatch()
-    architecture = architecture_of(client)
-    wheels = _wheels(architecture, os.environ, tell)
-    watch.lap("libraries")
-    system = file_system(_PACKAGES, architecture, tell, fresh=fresh, environ=os.environ)
-    watch.lap("file system (cached)" if system.cached else "file system")
-    with tempfile.TemporaryDirectory(prefix="zkchaos-image-") as scratch:
-        entries = [*_harness(), *(entry for wheel in wheels for entry in _unpacked(wheel))]
+    sources = tuple(_harness())
+    name = reference or _tag_of(sources)
+    with _alone(), tempfile.TemporaryDirectory(prefix="zkchaos-image-") as scratch:
+        architecture = architecture_of(client)
+        wheels = fetch_wheels(pinned(_LIBRARIES), architecture, _PYTHON, tell, os.environ)
+        watch.lap("libraries")
+        entries = [*sources, *(entry for wheel in wheels for entry in unpacked(wheel, _HOME))]
         layer = write_layer(entries, Path(scratch) / "sources.tar")
-        image = Image(
-            reference=reference or helper_image_tag(),
-            layers=(system.layer, layer),
-            settings=_settings(system.packages_sha256),
-            architecture=architecture,
-            history=(f"Debian packages {' '.join(_PACKAGES)}", f"zk-chaos-harness {harness.__version__}"),
-        )
         watch.lap("helper layer")
-        tell(f"loading {image.reference} into the engine")
-        load(client, replace(image, reference=f"{OWN}:uncompiled"))
-        watch.lap("load")
-        compiled = write_layer(_compiled(client, image.id), Path(scratch) / "compiled.tar")
-        whole = replace(image, layers=(*image.layers, compiled), history=(*image.history, "byte code"))
-        watch.lap("byte code")
-        number = load(client, whole)
-    watch.lap("load")
-    return Loaded(whole.reference, number, watch.steps)
+        system = _system(client, architecture, base, tell, fresh=fresh)
+        if isinstance(system, str):
+            watch.lap("base image")
+            number = derive(client, system, layer, command=_COMPILE, settings=_settings(), reference=name)
+            watch.lap("byte code and load")
+        else:
+            watch.lap("file system (cached)" if system.cached else "file system")
+            image = _image(name, architecture, system, layer)
+            tell(f"loading {name} into the engine")
+            number = _load_compiled(client, image, Path(scratch), watch)
+        keep_newest(client, OWN, _KEPT + 1)
+    return Loaded(name, number, watch.steps)
 
 
-def _compiled(client: docker.DockerClient, image: str) -> Iterator[Entry]:
-    """The byte code of what is in the image, written by the image's own Python; it saves each start a second or two.
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time makes a helper, because of the image under way that they would share."""
+    place = cache_folder(os.environ) / "images" / "helper.lock"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place, timeout=_LOCK_S):
+            yield
+    except Timeout as problem:
+        raise EngineUnavailable(
+            f"another process has been making a helper for {_LOCK_S} s",
+            where=str(place),
+            next_step="end it, then try again",
+        ) from problem
 
-    It is not checked against its sources' times, which are all the same; nobody edits an image's files.
-    """
-    archive = run_and_fetch(
-        client,
-        image,
-        ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", _HOME],
-        {"PYTHONHASHSEED": "0"},
-        _HOME,
+
+def _system(
+    client: docker.DockerClient, architecture: str, base: str | None, tell: Tell, *, fresh: bool
+) -> FileSystem | str:
+    """What the helper stands on: a Debian, or the name of an image in the engine."""
+    if base is not None:
+        return base
+    try:
+        return file_system(_PACKAGES, architecture, tell, fresh=fresh, environ=os.environ)
+    except EngineUnavailable as lacking:
+        problem = "" if id_of(client, BASE) is not None else pull(BASE, tell)
+        if problem:
+            raise EngineUnavailable(
+                f"{lacking.what}; nor did the registry give {BASE}",
+                where="the helper's image",
+                cause="; ".join(filter(None, (lacking.cause, problem))),
+                next_step=lacking.next_step,
+            ) from lacking
+        return BASE
+
+
+def _image(reference: str, architecture: str, system: FileSystem, layer: Layer) -> Image:
+    settings = _settings()
+    return Image(
+        reference=reference,
+        layers=(system.layer, layer),
+        settings=msgspec.structs.replace(
+            settings, labels={**settings.labels, "zkchaos.packages-sha256": system.packages_sha256}
+        ),
+        architecture=architecture,
+        history=(f"Debian packages {' '.join(_PACKAGES)}", f"zk-chaos-harness {harness.__version__}"),
     )
-    with tarfile.open(fileobj=archive) as files:
-        for member in files:
-            content = files.extractfile(member)
-            if member.name.endswith(".pyc") and content is not None:
-                yield Entry(str(PurePosixPath(_HOME).parent / member.name), content.read(), 0o644)
 
 
-def _settings(packages_sha256: str = "") -> Settings:
+def _load_compiled(client: docker.DockerClient, image: Image, scratch: Path, watch: Stopwatch) -> str:
+    """Put the image into the engine, with byte code that its own Python wrote; that saves each start a second or two.
+
+    The same Python writes the same byte code from the same files, if its hashes have no random seed.
+    """
+    uncompiled = replace(image, reference=f"{image.reference}-uncompiled")
+    load(client, uncompiled)
+    watch.lap("load")
+    try:
+        archive = run_and_fetch(client, uncompiled.id, _COMPILE, {"PYTHONHASHSEED": "0"}, _HOME)
+        with tarfile.open(fileobj=archive) as files:
+            layer = write_layer(_byte_code(files), scratch / "compiled.tar")
+        watch.lap("byte code")
+        number = load(client, replace(image, layers=(*image.layers, layer), history=(*image.history, "byte code")))
+    finally:
+        untag(client, uncompiled.reference)
+    watch.lap("load")
+    return number
+
+
+def _byte_code(files: tarfile.TarFile) -> Iterator[Entry]:
+    for member in files:
+        content = files.extractfile(member)
+        if member.name.endswith(".pyc") and content is not None:
+            yield Entry(str(PurePosixPath(_HOME).parent / member.name), content.read(), 0o644)
+
+
+def _settings() -> Settings:
     return Settings(
         entrypoint=("python3", "-m", "harness.testbed.agent"),
         env=(
@@ -145,10 +225,7 @@ def _settings(packages_sha256: str = "") -> Settings:
             f"PYTHONPATH={_HOME}",
             "PYTHONUNBUFFERED=1",
         ),
-        labels={
-            "org.opencontainers.image.version": harness.__version__,
-            "zkchaos.packages-sha256": packages_sha256,
-        },
+        labels={"org.opencontainers.image.version": harness.__version__},
     )
 
 
@@ -160,75 +237,3 @@ def _harness() -> Iterator[Entry]:
             yield from tree(package / part, place, suffixes=(".py",), skip=("__pycache__",))
         else:
             yield Entry(place, (package / part).read_bytes(), 0o644)
-
-
-def _libraries() -> tuple[str, ...]:
-    """`name==version` of each library, the versions being those that this process uses."""
-    try:
-        return tuple(f"{name}=={version(name)}" for name in _LIBRARIES)
-    except PackageNotFoundError as problem:
-        raise EngineUnavailable(
-            f"the version of {problem.name} is not known, which the helper's image needs",
-            cause="it was not installed as a package",
-            next_step="install zk-chaos-harness with pip",
-        ) from problem
-
-
-def _wheels(architecture: str, environ: Mapping[str, str], tell: Tell) -> list[Path]:
-    """The libraries' wheels for the engine's processor, from the cache or by pip."""
-    pinned = _libraries()
-    platform = f"manylinux2014_{_PLATFORMS.get(architecture, architecture)}"
-    folder = cache_folder(environ) / "images" / f"wheels-{architecture}-{'-'.join(pinned).replace('==', '-')}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock", timeout=_FETCH_S):
-            if not folder.is_dir():
-                tell(f"fetching {', '.join(pinned)} for the helper")
-                _fetch(pinned, platform, folder, environ)
-            return sorted(folder.glob("*.whl"))
-    except (OSError, Timeout) as problem:
-        raise EngineUnavailable(
-            f"the cache cannot be read or written: {problem}",
-            where=str(folder),
-            next_step="free space, or set ZKCHAOS_CACHE to a folder of yours",
-        ) from problem
-
-
-def _fetch(pinned: tuple[str, ...], platform: str, folder: Path, environ: Mapping[str, str]) -> None:
-    """Let pip put the wheels into a folder, which exists afterwards if all of them are there."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--implementation", "cp", "--python-version", _PYTHON, "--platform", platform]
-    with tempfile.TemporaryDirectory(prefix="making-", dir=folder.parent) as scratch:
-        try:
-            done = subprocess.run(
-                [*command, "--dest", f"{scratch}/wheels", *pinned],
-                env=dict(environ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=_FETCH_S,
-                check=False,
-                text=True,
-                errors="replace",
-            )
-        except subprocess.TimeoutExpired as problem:
-            raise _not_fetched(f"no answer within {_FETCH_S} s") from problem
-        if done.returncode != 0:
-            raise _not_fetched(done.stdout.strip().splitlines()[-1][:300] if done.stdout.strip() else "")
-        Path(scratch, "wheels").rename(folder)
-
-
-def _not_fetched(cause: str) -> EngineUnavailable:
-    return EngineUnavailable(
-        "pip could not fetch the libraries of the helper's image",
-        cause=cause,
-        next_step="check that `pip download msgspec` works, in the environment that the harness is installed in",
-    )
-
-
-def _unpacked(wheel: Path) -> Iterator[Entry]:
-    """What is in a wheel, as it is installed."""
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                yield Entry(f"{_HOME}/{member.filename}", archive.read(member), 0o644)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
 
 import docker
 import requests
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.models.containers import Container
 
 from harness.errors import EngineUnavailable, TestbedError
-from harness.images.archive import Image
+from harness.images.archive import Image, Layer, Settings
 from harness.testbed.engine import connect_engine, new_run_id, run_labels
 
 Tell = Callable[[str], None]
@@ -26,7 +27,8 @@ _SILENCE_S = 30
 _PULL_S = 600
 #: How long a step of making an image may take inside a container, seconds.
 _RUN_S = 120
-_IN_MEMORY = 64 << 20
+#: HTTP's word for an image that a container uses.
+_CONFLICT = 409
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def id_of(client: docker.DockerClient, reference: str) -> str | None:
 def load(client: docker.DockerClient, image: Image) -> str:
     """Put an image into the engine under its name, unless the very same is there; returns its id.
 
+    What had the name before is removed, if it has no other one.
+
     Raises:
         TestbedError: the engine refused it, such as for want of disk space.
     """
@@ -107,44 +111,102 @@ def load(client: docker.DockerClient, image: Image) -> str:
     if id_of(client, image.id) is None:
         raise TestbedError("the Docker engine did not take an image", where=image.reference, cause="its disk is full")
     name, _, tag = image.reference.rpartition(":")
+    before = id_of(client, image.reference)
     with _asking(image.reference):
         client.api.tag(image.id, name, tag, force=True)
+        if before not in (None, image.id) and not client.images.get(before).tags:
+            untag(client, before)
     return image.id
 
 
+def untag(client: docker.DockerClient, reference: str) -> None:
+    """Take a name away; the image goes with its last one, unless a container uses it. An id stands for all its names."""
+    with _asking(reference), suppress(ImageNotFound):
+        try:
+            client.images.remove(reference)
+        except APIError as problem:
+            if problem.status_code != _CONFLICT:
+                raise
+
+
+def keep_newest(client: docker.DockerClient, name: str, number: int) -> None:
+    """Take away the tags of a name, but for those that were given last; one that a container uses is kept."""
+    with _asking(name):
+        images = client.images.list(name)
+    tags = [
+        (str(image.attrs.get("Metadata", {}).get("LastTagTime", "")), tag)
+        for image in images
+        for tag in image.tags
+        if tag.rpartition(":")[0] == name
+    ]
+    for _time, tag in sorted(tags, reverse=True)[number:]:
+        untag(client, tag)
+
+
 def run_and_fetch(
-    client: docker.DockerClient, image: str, command: list[str], environment: Mapping[str, str], place: str
-) -> IO[bytes]:
-    """Run a command in a container of its own, without network, and take a folder out of it, as an archive.
+    client: docker.DockerClient, image: str, command: Sequence[str], environment: Mapping[str, str], place: str
+) -> io.BytesIO:
+    """Run a command in a container of its own, without network, and take a small folder out of it, as an archive.
 
     The container is removed, whatever happens.
 
     Raises:
         TestbedError: the command failed.
     """
-    fetched = tempfile.SpooledTemporaryFile(_IN_MEMORY)
+    with _container(client, image, command, environment) as container:
+        _run(container, image)
+        chunks, _status = container.get_archive(place)
+        return io.BytesIO(b"".join(chunks))
+
+
+def derive(
+    client: docker.DockerClient, base: str, layer: Layer, *, command: Sequence[str], settings: Settings, reference: str
+) -> str:
+    """Make an image of another one in the engine: its files, those of a layer, and what a command then makes of them.
+
+    Returns:
+        The id, which is another one each time.
+
+    Raises:
+        TestbedError: the command failed.
+    """
+    changes = [f"ENTRYPOINT {json.dumps(settings.entrypoint)}", f"CMD {json.dumps(settings.cmd)}"]
+    changes += [f"ENV {variable}" for variable in settings.env if not variable.startswith("PATH=")]
+    changes += [f"LABEL {key}={value}" for key, value in settings.labels.items()]
+    name, _, tag = reference.rpartition(":")
+    with _container(client, base, command, {}) as container:
+        with layer.path.open("rb") as archive:
+            container.put_archive("/", archive)
+        _run(container, base)
+        return str(container.commit(name, tag, changes=changes).id)
+
+
+@contextmanager
+def _container(
+    client: docker.DockerClient, image: str, command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Container]:
+    """A container that is not started yet, and is removed in the end. Nobody else's cleaning takes it for a leak."""
     with _asking(image):
         container = client.containers.create(
             image,
-            entrypoint=command[:1],
-            command=command[1:],
+            entrypoint=list(command[:1]),
+            command=list(command[1:]),
             environment=dict(environment),
             network_mode="none",
             labels=run_labels(new_run_id()),
         )
         try:
-            container.start()
-            code = int(container.wait(timeout=_RUN_S)["StatusCode"])
-            if code != 0:
-                output = container.logs(tail=1).decode("utf-8", errors="replace").strip()
-                raise TestbedError(f"`{command[0]}` ended with exit code {code}", where=image, cause=output[:300])
-            chunks, _status = container.get_archive(place)
-            for chunk in chunks:
-                fetched.write(chunk)
+            yield container
         finally:
             container.remove(force=True, v=True)
-    fetched.seek(0)
-    return fetched
+
+
+def _run(container: Container, image: str) -> None:
+    container.start()
+    code = int(container.wait(timeout=_RUN_S)["StatusCode"])
+    if code != 0:
+        output = container.logs(tail=1).decode("utf-8", errors="replace").strip()
+        raise TestbedError(f"a step of making an image ended with exit code {code}", where=image, cause=output[:300])
 
 
 def pull(reference: str, tell: Tell) -> str:
@@ -165,7 +227,7 @@ def pull(reference: str, tell: Tell) -> str:
     except (requests.ConnectionError, requests.Timeout):
         return f"silent for {_SILENCE_S} s"
     except DockerException as problem:
-        return str(problem.explanation if isinstance(problem, docker.errors.APIError) else problem)[:300]
+        return str(problem.explanation if isinstance(problem, APIError) else problem)[:300]
     finally:
         client.close()
     return ""

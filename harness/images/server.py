@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +145,8 @@ def build_server_image(
 def _tag_of(distribution: Distribution) -> str:
     if distribution.source == "maven":
         return distribution.version
-    return f"{distribution.version}-{_jars_sha256(distribution)[:12]}"
+    # A tag allows fewer characters than a version.
+    return re.sub(r"[^\w.-]", "-", f"{distribution.version}-{_jars_sha256(distribution)[:12]}", flags=re.ASCII)
 
 
 def _jars_sha256(distribution: Distribution) -> str:

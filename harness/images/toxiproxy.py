@@ -88,7 +88,7 @@ def _compile(architecture: str, scratch: Path, environ: Mapping[str, str]) -> by
     if go is None:
         raise EngineUnavailable(
             "toxiproxy's image is compiled by `go`, and there is none here",
-            next_step=f"apt install golang, or put an image called {toxiproxy_image_tag()} into the engine yourself",
+            next_step=f"install Go 1.23 or later, or give the engine an image called {toxiproxy_image_tag()}",
         )
     settings = {
         "GOPATH": str(scratch / "go"),
@@ -111,8 +111,7 @@ def _go(command: list[str], environ: Mapping[str, str]) -> str:
             command,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=_BUILD_S,
             check=False,
             text=True,

@@ -16,7 +16,7 @@ from harness.load.client import ClientConfig
 from harness.testbed.handles import Process, Testbed
 from harness.topology.model import ClientHost, Topology
 
-#: The znode below which the registers lie.
+#: The znode below which the harness keeps what is no register.
 ROOT = "/zkchaos"
 #: How long a client process may take for each step, seconds.
 _STEP_TIMEOUT = 40.0
@@ -24,7 +24,7 @@ _STEP_TIMEOUT = 40.0
 
 def register_paths(spec: LoadSpec) -> tuple[str, ...]:
     """The znodes of the workload."""
-    return tuple(f"{ROOT}/r{number:02d}" for number in range(spec.paths))
+    return tuple(f"{spec.root}/r{number:02d}" for number in range(spec.paths))
 
 
 class RegisterLoad:
@@ -73,7 +73,7 @@ class RegisterLoad:
             paths=register_paths(self.spec),
             seed=self._seed,
             output=str(folder / f"{host.name}{self._suffix}.jsonl"),
-            root=ROOT,
+            root=self.spec.root,
         )
         file = folder / f"{host.name}{self._suffix}.config.json"
         file.write_bytes(msgspec.json.encode(config))

@@ -4,7 +4,8 @@ Started as ``python -m harness.testbed.agent SOCKET CALLER`` with two inherited 
 requests come over, and a pidfd of the caller. It enters fresh user, network, mount and pid namespaces (no user
 namespace where it is root already), forks, and the child serves as process 1 of the pid namespace. When the
 caller, the socket or the agent goes, by any means, process 1 ends, and the kernel takes every process,
-interface and namespace of the testbed with it. Nothing of the host is changed at any time.
+interface and namespace of the testbed with it. Nothing of the host is changed at any time. Links of a Docker engine,
+which outlive the agent, are restored by it before it ends.
 
 In a helper container it is started as ``python -m harness.testbed.agent --stdio UID GID``: requests come over the
 standard input (see `relay`), whose end is the caller's, and what it starts on a host runs as that user.
@@ -30,6 +31,9 @@ from harness.testbed.network import Network
 from harness.testbed.processes import Processes
 from harness.testbed.relay import PipeStream, Relay
 from harness.testbed.spaces import Surroundings
+
+#: How long an agent in a helper container may take to end, seconds; then it is killed.
+_FAREWELL = 5
 
 
 def main() -> None:
@@ -69,15 +73,24 @@ def _relay_standard_streams(uid: int, gid: int) -> None:
         _start_processes_as(uid, gid)
     except OSError as problem:
         wire.send(theirs, _forbidden(problem))
-    else:
-        launcher = os.pidfd_open(os.getpid())
-        if not os.fork():
-            ours.close()
-            stream.close()
-            _serve_as_first_process(theirs, (launcher,), surroundings, rootless=rootless)
-        kernel.set_process_name("zkchaos-relay")
+        theirs.close()
+        Relay(ours, stream).run()
+        sys.exit(1)
+    launcher = os.pidfd_open(os.getpid())
+    child = os.fork()
+    if not child:
+        ours.close()
+        stream.close()
+        _serve_as_first_process(theirs, (launcher,), surroundings, rootless=rootless)
+    kernel.set_process_name("zkchaos-relay")
     theirs.close()
-    Relay(ours, stream).run()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # the engine asks the container to stop
+    try:
+        Relay(ours, stream).run()
+    finally:
+        # Everything in the container is killed when we end, but the agent may have links to restore. Not for ever:
+        signal.alarm(_FAREWELL)
+        os.waitpid(child, 0)
 
 
 def _start_processes_as(uid: int, gid: int) -> None:
@@ -132,7 +145,8 @@ def _forbidden(problem: OSError) -> wire.Failed:
 def _serve_as_first_process(
     connection: socket.socket, guardians: tuple[int, ...], surroundings: Surroundings, *, rootless: bool
 ) -> None:
-    threading.Thread(target=_end_with, args=(connection.fileno(), guardians), daemon=True).start()
+    network = Network(surroundings)
+    threading.Thread(target=_end_with, args=(connection.fileno(), guardians, network), daemon=True).start()
     kernel.set_process_name("zkchaos-agent")
     try:
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
@@ -142,14 +156,14 @@ def _serve_as_first_process(
         os._exit(1)
     try:
         wire.send(connection, wire.Ready(rootless, sys.executable, os.environ.get("PYTHONPATH", "")))
-        Server(connection, surroundings).serve()
+        Server(connection, network).serve()
     except wire.ConnectionEnded:
-        pass
+        network.restore()
     # Not sys.exit: nothing is worth cleaning up that the kernel does not clean up by itself.
     os._exit(0)
 
 
-def _end_with(descriptor: int, guardians: tuple[int, ...]) -> None:
+def _end_with(descriptor: int, guardians: tuple[int, ...], network: Network) -> None:
     """End this process as soon as the socket, the caller or the launcher is gone, whatever the main thread does.
 
     The guardians are pidfds: a parent-death signal would be lost if the parent died before it was asked for.
@@ -159,15 +173,16 @@ def _end_with(descriptor: int, guardians: tuple[int, ...]) -> None:
     for guardian in guardians:
         poller.register(guardian, select.POLLIN)
     poller.poll()
+    network.restore()
     os._exit(0)
 
 
 class Server:
     """Answers requests, one after the other."""
 
-    def __init__(self, connection: socket.socket, surroundings: Surroundings) -> None:
+    def __init__(self, connection: socket.socket, network: Network) -> None:
         self._connection = connection
-        self._network = Network(surroundings)
+        self._network = network
         self._processes = Processes(self._network)
 
     def serve(self) -> None:

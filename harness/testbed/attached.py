@@ -60,6 +60,7 @@ class AttachedStream(SocketStream):
         self._errors = bytearray()
         #: The stream that the bytes in front belong to, and how many of them.
         self._kind, self._left = 0, 0
+        self.closed = False
 
     @property
     def errors(self) -> str:
@@ -84,6 +85,7 @@ class AttachedStream(SocketStream):
                     break
                 self._kind, self._left = _HEADER.unpack_from(self._in)
                 del self._in[: _HEADER.size]
+                continue
             piece = self._in[: self._left]
             if not piece:
                 break
@@ -97,11 +99,17 @@ class AttachedStream(SocketStream):
 
     def close(self) -> None:
         """Close the connection: to the container, its input has ended. Idempotent."""
+        if self.closed:
+            return
         response = getattr(self._attachment, "_response", None)  # of the SDK, which holds the socket, too
-        if response is not None:
-            response.close()
-        self._attachment.close()
-        super().close()
+        ends = [self._attachment, response, super()]
+        if isinstance(self._attachment, socket.SocketIO):
+            ends[:2] = reversed(ends[:2])  # the other way round, a response over SSH would wait for who is reading
+        for end in ends:
+            with contextlib.suppress(OSError):
+                if end is not None:
+                    end.close()
+        self.closed = True
 
 
 def _as_socket(attachment: Attachment) -> socket.socket:
@@ -114,17 +122,29 @@ def _as_socket(attachment: Attachment) -> socket.socket:
         return underlying
     ours, theirs = socket.socketpair()
     attachment.settimeout(None)
-    for pump in (_pump_output, _pump_input):
-        threading.Thread(target=pump, args=(attachment, theirs), daemon=True).start()
+    threading.Thread(target=_pump, args=(attachment, theirs), daemon=True).start()
     return ours
 
 
+def _pump(channel: Channel, ours: socket.socket) -> None:
+    """Carry both directions until the channel is closed."""
+    output = threading.Thread(target=_pump_output, args=(channel, ours), daemon=True)
+    output.start()
+    with ours:
+        with contextlib.suppress(OSError):
+            while piece := ours.recv(_PIECE):
+                channel.sendall(piece)
+        output.join()
+
+
 def _pump_output(channel: Channel, ours: socket.socket) -> None:
-    """What the engine sends, until it ends. It is asked for exactly what comes next: some channels wait for all."""
-    with ours, contextlib.suppress(OSError):
+    """What the engine sends. It is asked for exactly what comes next: some channels wait until all of it is there."""
+    with contextlib.suppress(OSError):
         while header := _receive(channel, _HEADER.size):
             _kind, length = _HEADER.unpack(header)
             ours.sendall(header + _receive(channel, length))
+    with contextlib.suppress(OSError):
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 def _receive(channel: Channel, count: int) -> bytes:
@@ -135,9 +155,3 @@ def _receive(channel: Channel, count: int) -> bytes:
             return b""
         data += piece
     return bytes(data)
-
-
-def _pump_input(channel: Channel, ours: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := ours.recv(_PIECE):
-            channel.sendall(piece)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from typing import TYPE_CHECKING
 
 from harness.errors import EngineUnavailable
@@ -43,15 +44,28 @@ def connect_engine(timeout: int = _ANSWER_TIMEOUT) -> docker.DockerClient:
             next_step="`pip install 'zk-chaos-harness[docker]'`; `--testbed namespaces` needs none",
         ) from missing
     try:
-        client = docker.from_env(timeout=timeout, version="auto")
-    except DockerException as problem:
+        _look_for_socket(where)
+        return docker.from_env(timeout=timeout, version="auto")
+    except (DockerException, OSError) as problem:
+        cause = problem.strerror if isinstance(problem, OSError) else None
         raise EngineUnavailable(
             "no Docker engine answers",
             where=where,
-            cause=str(problem).splitlines()[0][:200],
+            cause=(cause or str(problem)).splitlines()[0][:200],
             next_step="start it, join the group `docker`, or set DOCKER_HOST; `--testbed namespaces` needs none",
         ) from problem
-    return client
+
+
+def _look_for_socket(where: str) -> None:
+    """Connect once to an engine's local socket: the SDK forgets to close one that it cannot connect.
+
+    Raises:
+        OSError: it is not there, nobody listens, or this user may not.
+    """
+    scheme, _, path = where.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(path)
 
 
 def new_run_id() -> str:

@@ -17,14 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException, ImageNotFound
 from docker.transport import UnixHTTPAdapter
 from docker.types import LogConfig, Mount
 
-from harness.errors import EngineUnavailable, TestbedError
+from harness.errors import EngineUnavailable
 from harness.testbed.attached import AttachedStream
 from harness.testbed.client import AgentClient
 from harness.testbed.engine import LABEL_HOST, run_labels
+from harness.testbed.refusals import refusals
 from harness.testbed.relay import Relay
 
 #: What the agent needs, and for what. `tests/integration/test_helper.py` shows that it can do without none.
@@ -39,6 +40,7 @@ CAPABILITIES_FOR_USER: Mapping[str, str] = {
     "SETGID": "the same for the caller's group",
 }
 
+_ENTRY = ["python3", "-m", "harness.testbed.agent"]
 #: The container's search path; the agent and the processes that it starts find their programs there.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: How long the container may take to be gone when its agent has ended, seconds. It takes a fraction of one.
@@ -68,35 +70,35 @@ class HelperContainer:
         self._api = engine.api
         self.name = f"zkchaos-{run_id}-helper"
         self.environment: Mapping[str, str] = {"PATH": _PATH, "LANG": "C.UTF-8"}
-        security = tuple(str(option) for option in engine.info().get("SecurityOptions") or ())
+        with refusals(self.name, next_step="see `zkchaos doctor`"):
+            security = tuple(str(option) for option in engine.info().get("SecurityOptions") or ())
+            self._id = self._create(image, {**run_labels(run_id), LABEL_HOST: "helper"}, security, mounts)
+            self._stream = self._attach_and_start()
+        self.connection, theirs = socket.socketpair()
+        relay = Relay(theirs, self._stream)
+        self._relay = threading.Thread(target=relay.run, name=f"relay to {self.name}", daemon=True)
+        self._relay.start()
+
+    def _create(self, image: str, labels: Mapping[str, str], security: Sequence[str], mounts: Sequence[Path]) -> str:
         identity = _identity(security)
         try:
-            self._id = str(
-                self._api.create_container(
-                    image,
-                    entrypoint=["python3", "-m", "harness.testbed.agent"],
-                    command=["--stdio", *map(str, identity)],
-                    name=self.name,
-                    labels={**run_labels(run_id), LABEL_HOST: "helper"},
-                    environment={**self.environment, "PYTHONDONTWRITEBYTECODE": "1"},
-                    working_dir="/",
-                    user="0:0",
-                    stdin_open=True,  # and once: when we are gone, it ends
-                    host_config=self._api.create_host_config(**_confinement(security, identity, mounts)),
-                )["Id"]
+            container = self._api.create_container(
+                image,
+                entrypoint=_ENTRY,
+                command=["--stdio", *map(str, identity)],
+                name=self.name,
+                labels=labels,
+                environment={**self.environment, "PYTHONDONTWRITEBYTECODE": "1"},
+                working_dir="/",
+                user="0:0",
+                stdin_open=True,  # and once: when we are gone, it ends
+                host_config=self._api.create_host_config(**_confinement(security, identity, mounts)),
             )
-            self._stream = self._attach_and_start()
         except ImageNotFound as missing:
             raise EngineUnavailable(
                 "the engine lacks the helper's image", where=image, next_step="make it: `zkchaos image`"
             ) from missing
-        except DockerException as problem:
-            raise self._refused(problem) from problem
-        self.connection, theirs = socket.socketpair()
-        self._relay = threading.Thread(
-            target=Relay(theirs, self._stream).run, name=f"relay to {self.name}", daemon=True
-        )
-        self._relay.start()
+        return str(container["Id"])
 
     def _attach_and_start(self) -> AttachedStream:
         """Attach first: the SDK loses what comes between its reading of the answer and ours of the stream."""
@@ -105,27 +107,18 @@ class HelperContainer:
             stream = AttachedStream(self._api.attach_socket(self._id, params=asked))
             try:
                 self._api.start(self._id)
-            except DockerException:
+            except BaseException:
                 stream.close()
                 raise
-        except DockerException:
-            with contextlib.suppress(DockerException):
+        except BaseException:
+            with contextlib.suppress(DockerException, OSError):
                 self._api.remove_container(self._id, force=True)
             raise
         return stream
 
-    def _refused(self, problem: DockerException) -> TestbedError:
-        explanation = problem.explanation if isinstance(problem, APIError) else None
-        return TestbedError(
-            "the engine refuses the helper container",
-            where=self.name,
-            cause=str(explanation or problem).splitlines()[0][:300],
-            next_step="see `zkchaos doctor`",
-        )
-
     def ended(self) -> str | None:
         """The last that it said on its standard error, if it said anything."""
-        if self._relay.is_alive():
+        if not self._stream.closed:
             return None
         lines = self._stream.errors.splitlines()
         return f"ended ({lines[-1][:200]})" if lines else "ended"
@@ -134,7 +127,7 @@ class HelperContainer:
         """Wait until the container is gone. Idempotent."""
         self._relay.join(timeout=_REMOVAL_TIMEOUT)
         deadline = time.monotonic() + _REMOVAL_TIMEOUT
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(DockerException, OSError):  # it is gone, or nobody is left to say
             while time.monotonic() < deadline:
                 self._api.inspect_container(self._id)
                 time.sleep(0.02)
@@ -191,7 +184,8 @@ def way(engine: docker.DockerClient) -> tuple[str, str]:
     pid = engine_pid(engine)
     if not pid:
         return "helper", "the engine is not a process of this machine"
-    kernel = str(engine.version().get("KernelVersion"))
+    with refusals("the engine"):
+        kernel = str(engine.version().get("KernelVersion"))
     if kernel != os.uname().release:
         return "helper", f"the engine runs on another kernel ({kernel})"
     try:

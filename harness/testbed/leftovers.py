@@ -6,19 +6,19 @@ things at once: the run itself, its reaper, and `zkchaos clean`.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import DockerException, NotFound
 
 from harness.errors import TestbedError
 from harness.testbed.engine import LABEL_OWNER, LABEL_RUN
 from harness.testbed.owners import Life, Owner, life_of
+from harness.testbed.refusals import refusals, said
 
 #: How long a removal may take before it is given up and told, seconds.
 PATIENCE = 10.0
@@ -81,7 +81,7 @@ def find_things(client: docker.DockerClient, run_id: str | None = None) -> list[
 
     chosen = {"label": LABEL_RUN if run_id is None else f"{LABEL_RUN}={run_id}"}
     api = client.api
-    with _told("the engine does not say what it has"):
+    with refusals("the list of what runs made"):
         # A container that is being removed has lost its name.
         return [
             *(
@@ -180,17 +180,6 @@ def _remove_one(client: docker.DockerClient, thing: Leftover) -> str:
                 client.api.remove_volume(thing.id, force=True)
     except NotFound:
         pass  # somebody else was faster
-    except APIError as refusal:  # also: a removal that is under way; it is looked at again
-        return str(refusal.explanation or refusal)
-    except (DockerException, OSError) as problem:
-        return str(problem)
+    except (DockerException, OSError) as problem:  # also: a removal that is under way; it is looked at again
+        return said(problem)
     return ""
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """What the SDK and the HTTP library below it (whose errors are OSErrors) raise, in the house's words."""
-    try:
-        yield
-    except (DockerException, OSError) as problem:
-        raise TestbedError(what, where="Docker engine", cause=str(problem).partition("\n")[0][:200]) from problem

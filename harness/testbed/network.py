@@ -13,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.errors import TestbedError
@@ -29,8 +31,10 @@ _MAX_CABLES = 1000
 #: Interface indexes: the loopback's is the kernel's choice in every network namespace; the others are ours.
 _LOOPBACK_INDEX, _FIRST_INDEX = 1, 2
 
-#: How long a new network may take until all its paths answer, seconds, and one look at them, milliseconds.
-_PATHS_TIMEOUT, _FIRST_LOOK_MS = 5.0, 20
+#: How long the paths of a container that joined may take until they answer, and those of a new network, seconds.
+_PATHS_TIMEOUT = (2.0, 5.0)
+#: How long one look at them takes at most, milliseconds.
+_FIRST_LOOK_MS = 20
 
 #: A cable, by its host and its switch.
 _Cable = tuple[str, str]
@@ -52,13 +56,18 @@ class Network:
         self._home = Home()
         self._switches: Space | None = None
         self._hosts: dict[str, Space] = {}
+        self._containers: set[str] = set()
         #: A namespace without anything, where a host is while its container does not run.
         self._nowhere: Space | None = None
         self._cables: dict[_Cable, wire.NicSpec] = {}
         self._ports: dict[_Cable, _Port] = {}
         #: What is cut, so that a container that starts meanwhile is cut off, too.
         self._cut: set[_Cable] = set()
+        self._cut_switches: set[int] = set()
         self._prober = Prober()
+        # The thread that ends the agent restores what the main thread may be cutting right now.
+        self._breaking = threading.Lock()
+        self._ending = False
 
     # --- making it -----------------------------------------------------------------------------------------
 
@@ -78,29 +87,46 @@ class Network:
             self._nowhere = self._home.make()
         for host in request.hosts:
             if host.container:
+                self._containers.add(host.name)
                 self._hosts[host.name] = self._built(self._nowhere)
             else:
                 self._add_host(self._switches, host, tag)
         self._await_paths()
 
-    def _await_paths(self) -> None:
-        """Return when every NIC reaches every other, which takes a millisecond, but for one time in thirty.
+    def _await_paths(self, host: str | None = None) -> None:
+        """Return when every NIC (or each of one host) reaches every other, which takes a millisecond, mostly.
 
         The kernel announces a new carrier to the bridge at once or, if it was busy announcing, a second later
         (`linkwatch_schedule_work` in net/core/link_watch.c); a port that is set down and up again is announced anew.
+        That is done to ports of our own alone. Of a container that joins, nothing is demanded: what is broken there
+        may be what somebody wants to look at.
+
+        Raises:
+            TestbedError: a network of our own making carries no packets.
         """
-        deadline = time.monotonic() + _PATHS_TIMEOUT
-        while True:
-            dead = [p for p in self.reach(tuple(self._built(self._switches).indexes), _FIRST_LOOK_MS) if not p.micros]
-            lost = {(end, p.switch) for p in dead for end in (p.source, p.destination)} & self._ports.keys()
-            if not any(p.error != HOST_DOWN for p in dead):
-                return
+        deadline = time.monotonic() + _PATHS_TIMEOUT[host is None]
+        while dead := self._dead_paths(host):
             if time.monotonic() > deadline:
+                if host is not None:
+                    return
                 names = ", ".join(f"{p.source} to {p.destination} over {p.switch}" for p in dead[:3])
                 raise TestbedError("the new network carries no packets", where=names)
-            for cable in lost:
-                for up in (False, True):
-                    self._built(self._switches).set_link(self._ports[cable].index, up=up)
+            for cable in {(end, p.switch) for p in dead for end in (p.source, p.destination)}:
+                if cable[0] not in self._containers:
+                    for up in (False, True):
+                        self._built(self._switches).set_link(self._ports[cable].index, up=up)
+
+    def _dead_paths(self, host: str | None) -> list[wire.Path]:
+        """The paths that do not answer, although nothing is cut and no host is down."""
+        paths = self.reach(tuple(self._built(self._switches).indexes), _FIRST_LOOK_MS)
+        return [
+            p
+            for p in paths
+            if p.micros is None
+            and p.error != HOST_DOWN
+            and host in (None, p.source, p.destination)
+            and not {(p.source, p.switch), (p.destination, p.switch)} & self._cut
+        ]
 
     @staticmethod
     def _make_switches(space: Space, names: tuple[str, ...]) -> None:
@@ -156,6 +182,7 @@ class Network:
                 self._ports[host, nic.switch] = _Port(port, probe_socket(interface, nic.address))
             if (host, nic.switch) in self._cut:
                 self._built(self._switches).set_link(port, up=False)
+        self._await_paths(host)
 
     def leave(self, host: str) -> None:
         """Let go of a container that has ended. Idempotent."""
@@ -202,13 +229,20 @@ class Network:
 
     def set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
         """Cut and restore, in one go. Idempotent."""
+        with self._breaking:
+            if not self._ending:
+                self._set_links(changes)
+
+    def _set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
         for change in changes:
             space = self._built(self._switches)
             cables = [c for c in self._cables if c[1] == change.switch and change.host in (None, c[0])]
             if not cables or change.switch not in space.indexes:
                 raise TestbedError("there is no such link", where=f"{change.host or '*'}:{change.switch}")
             if change.host is None:
-                space.set_link(space.indexes[change.switch], up=change.up)
+                index = space.indexes[change.switch]
+                (self._cut_switches.discard if change.up else self._cut_switches.add)(index)
+                space.set_link(index, up=change.up)
             for cable in cables:
                 if cable[0] not in change.but:
                     self._set_cable(space, cable, up=change.up)
@@ -227,6 +261,23 @@ class Network:
             if problem.code != errno.ENODEV or self._nowhere is None:
                 raise
             self.leave(cable[0])  # the container has just ended, and its NICs with it
+
+    def restore(self) -> None:
+        """Give every link of a Docker engine back as it was, for good: its containers outlive the agent. Idempotent.
+
+        Links of the agent's own namespaces need it not. May be called by any thread, and raises nothing: there is
+        nobody left to tell.
+        """
+        if self._nowhere is None or self._switches is None:
+            return
+        with self._breaking:
+            self._ending = True
+            kernel.setns(self._switches.descriptor, kernel.CLONE_NEWNET)
+            with IPRoute() as netlink:
+                cut = [port.index for cable, port in list(self._ports.items()) if cable in self._cut]
+                for index in (*self._cut_switches, *cut):
+                    with contextlib.suppress(NetlinkError):
+                        netlink.link("set", index=index, state="up")
 
     # --- looking at it --------------------------------------------------------------------------------------
 

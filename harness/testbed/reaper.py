@@ -1,11 +1,11 @@
 """The process that removes a run's things from a Docker engine when the run's process dies, by whatever means.
 
-Started as ``python -m harness.testbed.reaper RUN OWNER`` with one end of a socket pair as its standard input and an
-inherited pidfd of its owner, before the owner makes anything. While the owner lives it only waits. The socket exists
-from the start, so an owner that dies while the reaper is still being started is noticed too.
+Started as ``python -m harness.testbed.reaper RUN OWNER [CONTAINER...]`` with one end of a socket pair as its standard
+input and an inherited pidfd of its owner, before the owner makes anything. While the owner lives it only waits. The
+socket exists from the start, so an owner that dies while the reaper is still being started is noticed too.
 
 The engine finishes what a dead client has asked it for, so a thing may appear after the first look. The reaper looks
-until there was nothing for a while.
+until there was nothing for a while. Containers of somebody else, in which the run stopped something, run again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from harness.errors import TestbedError, ZkChaosError
 
@@ -48,16 +49,20 @@ class Reaper:
         self._process = process
 
     @classmethod
-    def start(cls, run_id: str) -> Reaper:
+    def start(cls, run_id: str, *, revive: Sequence[str] = ()) -> Reaper:
         """Have a run watched from now on. Call it before anything is made on the engine. It does not wait.
 
         The engine is the one that `connect_engine` would connect to now.
+
+        Args:
+            run_id: of the run.
+            revive: containers of somebody else that the run may stop; they run again when the owner has died.
         """
         ours, theirs = socket.socketpair()
         owner = os.pidfd_open(os.getpid())
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "harness.testbed.reaper", run_id, str(owner)],
+                [sys.executable, "-m", "harness.testbed.reaper", run_id, str(owner), *revive],
                 pass_fds=(owner,),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,  # it may outlive its owner, and must not keep the owner's pipes open
@@ -77,6 +82,12 @@ class Reaper:
     def pid(self) -> int:
         """Of its process."""
         return self._process.pid
+
+    def __enter__(self) -> Reaper:
+        return self
+
+    def __exit__(self, *_problem: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """The owner has removed everything itself: the reaper looks once more, and ends. Idempotent.
@@ -117,7 +128,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=0) as connection:
         if not _owner_is_done(connection, owner):
-            sys.exit(0 if _reap(run_id) else 3)
+            sys.exit(0 if _reap(run_id, sys.argv[3:]) else 3)
         try:
             _remove_once(run_id)
         except ZkChaosError as problem:
@@ -158,21 +169,41 @@ def _remove_once(run_id: str) -> bool:
         return bool(remove_run(client, run_id))
 
 
-def _reap(run_id: str) -> bool:
+def _revive(name: str) -> bool:
+    """Start a container if it has ended, and let it go on if it was stopped; False if the engine does neither."""
+    from docker.errors import DockerException, NotFound  # noqa: PLC0415  # see _LOAD_AFTER_MS
+
+    from harness.testbed.engine import connect_engine  # noqa: PLC0415  # as above
+
+    try:
+        with contextlib.closing(connect_engine(_ANSWER_TIMEOUT)) as client:
+            client.api.start(name)  # nothing, if it runs
+            client.api.kill(name, signal.SIGCONT)
+    except NotFound:
+        pass  # whoever owns it has removed it
+    except (ZkChaosError, DockerException, OSError):
+        return False
+    return True
+
+
+def _reap(run_id: str, revive: Sequence[str] = ()) -> bool:
     """Remove what there is and what still appears, until there was nothing for a while. True: that is so."""
     end = time.monotonic() + _ENDURANCE
     quiet_since = time.monotonic()
+    waiting = list(revive)
     while time.monotonic() < quiet_since + _QUIET:
         try:
             something = _remove_once(run_id)
         except ZkChaosError:
             something = True  # nothing can be told, so it is not quiet
+        waiting = [name for name in waiting if not _revive(name)]
         if time.monotonic() > end:
             return False
-        if something:
+        if something or waiting:
             quiet_since = time.monotonic()
         time.sleep(_PAUSE)
-    return True
+    # once more, for the owner's last request may have reached the engine after the first look
+    return not [name for name in revive if not _revive(name)]
 
 
 if __name__ == "__main__":

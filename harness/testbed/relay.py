@@ -220,8 +220,8 @@ class Relay:
         finally:
             for stream in tuple(self._streams.values()):
                 self._remove(stream)
-            self._local.close()
             self._remote.close()
+            self._local.close()  # last: who sees this end finds everything else ended
 
     def _watch(self, descriptor: int, events: int | None) -> None:
         """Poll for these events, besides the end and errors; None: not at all."""
@@ -292,14 +292,14 @@ class Relay:
         if stream.inbox:
             self._write_out(stream)
         if self._may_read(stream):
-            self._read_from(stream, over=over)
+            self._read_from(stream)
         elif over and stream.read_ended and not stream.inbox:
             self._give_up(stream)
         else:
             stream.hung = over
         self._settle(stream)
 
-    def _read_from(self, stream: _Stream, *, over: bool) -> None:
+    def _read_from(self, stream: _Stream) -> None:
         try:
             data = stream.socket.recv(min(_PIECE, stream.credit))
         except BlockingIOError:
@@ -312,8 +312,6 @@ class Relay:
             self._put(Kind.DATA, stream.number, data)
             if len(self._out) > _ENOUGH:
                 self._hold(full=True)
-        elif over or stream.deaf:
-            self._give_up(stream)
         else:
             stream.read_ended = True
             self._put(Kind.END, stream.number)

@@ -15,7 +15,7 @@ from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
 from harness.errors import TestbedError
-from harness.testbed.engine import LABEL_OWNER, LABEL_RUN
+from harness.testbed.engine import LABEL_OWNER, LABEL_RUN, LABEL_TOPOLOGY
 from harness.testbed.owners import Life, life_of
 from harness.testbed.refusals import said
 from harness.topology.model import Switch
@@ -51,25 +51,30 @@ def make_bridge(
             check_duplicate=True,
         )
     except (DockerException, OSError) as problem:
-        if isinstance(problem, APIError) and (taken := _taken(client, switch)):
+        if isinstance(problem, APIError) and (taken := taken_subnet(client, switch)):
             raise taken from problem
         raise TestbedError(
             f"the Docker engine refused the network {switch.subnet}: {said(problem)}", where=f"switch {switch.name}"
         ) from problem
 
 
-def _taken(client: docker.DockerClient, switch: Switch) -> TestbedError | None:
-    """Says who has a subnet; None where nobody has it."""
-    holder = next((n for n in client.networks.list() if _overlaps(n, switch.subnet)), None)
+def taken_subnet(client: docker.DockerClient, switch: Switch, *, but_by: str = "") -> TestbedError | None:
+    """Says who has a subnet; None where nobody has it, or nobody but this Compose project."""
+    others = (n for n in client.networks.list() if not but_by or _labels(n).get(_LABEL_PROJECT) != but_by)
+    holder = next((n for n in others if _overlaps(n, switch.subnet)), None)
     if holder is None:
         return None
-    whose, next_step = _whose(holder.attrs.get("Labels") or {}, str(holder.name))
+    whose, next_step = _whose(_labels(holder), str(holder.name))
     return TestbedError(
         f"the subnet {switch.subnet} is taken by the network {holder.name}",
         where=f"switch {switch.name}",
         cause=whose,
         next_step=f"{next_step}, or give the switch another subnet in a topology of your own",
     )
+
+
+def _labels(network: Network) -> Mapping[str, str]:
+    return network.attrs.get("Labels") or {}
 
 
 def _overlaps(network: Network, subnet: IPv4Network) -> bool:
@@ -80,7 +85,10 @@ def _overlaps(network: Network, subnet: IPv4Network) -> bool:
 
 def _whose(labels: Mapping[str, str], name: str) -> tuple[str, str]:
     """Whose a network is, and what can be done about it."""
-    if project := labels.get(_LABEL_PROJECT):
+    project, topology = labels.get(_LABEL_PROJECT), labels.get(LABEL_TOPOLOGY)
+    if project and topology:
+        return f"the topology {topology} is up", f"`zkchaos down {topology}`"
+    if project:
         return f"the Compose project {project} is up", f"stop it: `docker compose --project-name {project} down`"
     run = labels.get(LABEL_RUN)
     if run is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
-from harness.topology.model import Nic, Switch
+from harness.topology.model import Nic, Switch, Topology
 
 _FIRST_CLIENT = 100
 
@@ -67,6 +67,15 @@ def parse_address(text: str, switch: Switch) -> IPv4Address:
         raise ValueError(f"this address is not in {switch.subnet}")
     if address in (switch.subnet.network_address, switch.subnet.broadcast_address):
         raise ValueError("this is no host's address")
+    return address
+
+
+def gateway_address(topology: Topology, switch: Switch) -> IPv4Address:
+    """For an engine's own address on a switch: the last that no host has, because `.1` is a server's."""
+    taken = {nic.address for nic in topology.nics() if nic.switch == switch.name}
+    address = switch.subnet.broadcast_address - 1
+    while address in taken:
+        address -= 1
     return address
 
 

@@ -41,7 +41,14 @@ RULE = {
     "report": floor("errors topology history check", "a page is made from evidence and verdicts alone"),
     "testbed": floor("errors topology", "hosts and switches know nothing of what runs on them"),
     "zookeeper": floor("errors topology testbed history", "the system under test does not know who breaks or uses it"),
+    "images": floor(
+        "errors topology zookeeper testbed.engine", "images are made for an engine, by whoever comes to run them there"
+    ),
     "nemesis": floor("errors topology testbed zookeeper history", "what breaks things does not know who uses them"),
+    "stage": floor(
+        "errors topology testbed zookeeper history images",
+        "what a run is performed on does not know what is performed there",
+    ),
     "load": floor("errors topology testbed zookeeper history", "who uses the ensemble does not know what breaks it"),
 }
 

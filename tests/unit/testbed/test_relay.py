@@ -104,6 +104,11 @@ def read_all(connection: socket.socket) -> bytes:
     return bytes(data)
 
 
+def say_all(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
 @pytest.mark.parametrize("kind", ["socket", "pipe"])
 def test_requests_and_replies_arrive_in_turn(kind: str) -> None:
     with relayed(kind) as ends:
@@ -172,8 +177,8 @@ def test_much_data_in_both_directions_at_once(kind: str) -> None:
         with there, here:
             got: dict[str, bytes] = {}
             threads = [
-                threading.Thread(target=lambda: (there.sendall(data), there.shutdown(socket.SHUT_WR))),
-                threading.Thread(target=lambda: (here.sendall(data), here.shutdown(socket.SHUT_WR))),
+                threading.Thread(target=say_all, args=(there, data)),
+                threading.Thread(target=say_all, args=(here, data)),
                 threading.Thread(target=lambda: got.update(there=read_all(there))),
             ]
             for thread in threads:
@@ -218,6 +223,28 @@ def test_who_does_not_read_stops_nobody_else_and_loses_nothing(kind: str) -> Non
                 assert len(read_all(here)) == amount
                 here.shutdown(socket.SHUT_WR)
                 assert len(read_all(there)) == amount_back
+
+
+def test_no_more_is_taken_in_than_the_way_out_takes() -> None:
+    """Else a request would wait behind all that is taken in already."""
+    ours, theirs = socket.socketpair()
+    agent, local = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    thread = threading.Thread(target=Relay(local, SocketStream(theirs)).run, daemon=True)
+    thread.start()
+    talking = []
+    for _ in range(8):
+        far, carried = socket.socketpair()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with carried:
+            wire.send(agent, wire.SocketOpened(), carried.fileno())
+        talking.append(far)
+    assert sum(send_until_full(far, 0.1) for far in talking) < 2 * relay.WINDOW
+    for end in (*talking, ours, agent):
+        end.close()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
 
 
 def test_no_processor_time_is_spent_while_nothing_moves() -> None:
@@ -301,14 +328,17 @@ def test_a_connection_that_does_not_come_about_is_an_end() -> None:
 
 
 def test_a_reset_is_an_end_after_all_that_was_said_before() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, relayed() as ends:
-        with ends.hand_over(connecting(listener.getsockname()[1])) as here:
-            accepted, _address = listener.accept()
-            accepted.sendall(b"before")
-            assert here.recv(100) == b"before"
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            accepted.close()
-            assert here.recv(100) == b""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        relayed() as ends,
+        ends.hand_over(connecting(listener.getsockname()[1])) as here,
+    ):
+        accepted, _address = listener.accept()
+        accepted.sendall(b"before")
+        assert here.recv(100) == b"before"
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        assert here.recv(100) == b""
 
 
 def test_more_sockets_than_allowed_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,6 +366,33 @@ def test_when_the_agent_ends_its_last_message_arrives_and_sockets_close(kind: st
                 wire.receive(ends.caller)
             assert here.recv(1) == b""
             assert there.recv(1) == b""
+
+
+def test_last_words_wait_for_a_busy_connection() -> None:
+    ours, theirs = socket.socketpair()
+    agent, local = socket.socketpair()
+    thread = threading.Thread(target=Relay(local, SocketStream(theirs)).run, daemon=True)
+    thread.start()
+    body = os.urandom(3_000_000)
+    with agent:
+        wire.send_frame(agent, body)
+    time.sleep(0.1)
+    with ours:
+        ours.settimeout(TIMEOUT)
+        assert read_all(ours) == struct.pack(">BII", Kind.MESSAGE, 0, len(body)) + body
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+
+
+def test_small_writes_do_not_wait_for_one_another() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, relayed() as ends:
+        started = connecting(listener.getsockname()[1])
+        with started.dup() as same, ends.hand_over(started) as here:
+            here.sendall(b"x")
+            accepted, _address = listener.accept()
+            with accepted:
+                assert accepted.recv(1) == b"x"
+            assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_when_the_caller_ends_so_does_the_agents_connection() -> None:

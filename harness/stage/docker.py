@@ -10,7 +10,7 @@ from docker.models.images import Image
 from harness.history.scenario import ServerSoftware
 from harness.images.helper import ensure_helper_image
 from harness.images.server import find_server_image
-from harness.stage import Stage, Tell, versions_of
+from harness.stage.stage import Stage, Tell, versions_of
 from harness.testbed.client import AgentClient, take_agent
 from harness.testbed.containers import ContainersTestbed
 from harness.testbed.engine import connect_engine, new_run_id
@@ -18,10 +18,12 @@ from harness.testbed.helper import engine_pid, start_helper, way
 from harness.testbed.reaper import Reaper
 from harness.topology.model import Topology
 from harness.zookeeper.container_server import ContainerStarter
+from harness.zookeeper.foreign import ForeignStarter, ForeignTestbed, fetch_evidence
+from harness.zookeeper.found import find_ensemble
 
 
 def make(topology: Topology, root: Path, tell: Tell | None, *, helper: bool) -> Stage:
-    """As `stage.make_stage`; `helper` insists on the helper container.
+    """As `make.make_stage`; `helper` insists on the helper container.
 
     Raises:
         EngineUnavailable: no engine answers, or an image is not there.
@@ -51,6 +53,49 @@ def make(topology: Topology, root: Path, tell: Tell | None, *, helper: bool) -> 
     servers = tuple(ServerSoftware(i, _version(images[i]), f"{images[i]} {image.id}", {}) for i, image in facts.items())
     java = _environment(next(iter(facts.values()))).get("JAVA_VERSION", "as in the image")
     return Stage(testbed, ContainerStarter(testbed, topology, images), java, "image", servers, close)
+
+
+def attach(name: str, root: Path, tell: Tell | None, *, helper: bool) -> Stage:
+    """A stage around an ensemble that runs already.
+
+    Raises:
+        EngineUnavailable: no engine answers.
+        UsageError: there is no such ensemble.
+        TestbedError: it runs in a way that the harness cannot work with.
+    """
+    client = connect_engine()
+    found = find_ensemble(client, name)
+    run_id = new_run_id()
+    reaper = Reaper.start(run_id, revive=[str(server.container.id) for server in found.servers.values()])
+    try:
+        agent, pid, kind = engine_agent(client, run_id, root, tell or (lambda _line: None), helper=helper)
+        testbed = ForeignTestbed(found, agent, run_id=run_id, engine_pid=pid, kind=kind)
+    except BaseException:
+        reaper.close()
+        client.close()
+        raise
+
+    def close() -> None:
+        try:
+            testbed.close()
+        finally:
+            reaper.close()
+            client.close()
+
+    servers = tuple(
+        ServerSoftware(i, server.version or "unknown", f"{server.container.name}, found running", {})
+        for i, server in found.servers.items()
+    )
+    return Stage(
+        testbed,
+        ForeignStarter(testbed),
+        "as in the image",
+        "image",
+        servers,
+        close,
+        foreign=True,
+        fetch=lambda folder: fetch_evidence(found.servers, folder),
+    )
 
 
 def find_images(client: docker.DockerClient, topology: Topology, tell: Tell) -> dict[int, str]:

@@ -1,0 +1,1 @@
+"""Stages: what a run is performed on, one module for each kind of testbed."""

@@ -1,0 +1,60 @@
+"""The stage of a run in namespaces: JVMs of this machine."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from harness.history.scenario import ServerSoftware
+from harness.stage.stage import Stage, Tell, versions_of
+from harness.testbed.client import take_agent
+from harness.testbed.namespaces import NamespacesTestbed
+from harness.topology.model import Topology
+from harness.zookeeper.class_data import JVM_FLAGS, PROPERTIES, ensure_class_data
+from harness.zookeeper.distribution import Distribution, resolve
+from harness.zookeeper.java import Java, find_java
+from harness.zookeeper.launch import JvmStarter, Launch
+
+
+class Software:
+    """The Java and the distributions of a topology's servers, found before anything is started.
+
+    Raises:
+        JavaMissing, DistributionUnavailable, DistributionCorrupt, UsageError: as `find_java` and `resolve` say.
+    """
+
+    def __init__(self, topology: Topology, tell: Tell | None = None) -> None:
+        self.java: Java = find_java()
+        versions = versions_of(topology)
+        found = {version: resolve(version, progress=tell) for version in sorted(set(versions.values()))}
+        self.distributions: dict[int, Distribution] = {i: found[version] for i, version in versions.items()}
+        self._flags = {
+            version: (*JVM_FLAGS, *PROPERTIES, *ensure_class_data(self.java, distribution, progress=tell))
+            for version, distribution in found.items()
+        }
+        self._versions = versions
+
+    def launches(self, topology: Topology) -> dict[int, Launch]:
+        """The command line of each server."""
+        return {
+            i: Launch(self.java, distribution, topology, self._flags[self._versions[i]])
+            for i, distribution in self.distributions.items()
+        }
+
+
+def make(topology: Topology, tell: Tell | None) -> Stage:
+    """As `make_stage`; the network is built while the jars are verified."""
+    agent = take_agent()
+    try:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            finding = pool.submit(Software, topology, tell)
+            testbed = NamespacesTestbed(topology, agent)
+            software = finding.result()
+    except BaseException:
+        agent.close()
+        raise
+    servers = tuple(
+        ServerSoftware(i, d.version, d.source, {jar.path.name: jar.sha256 for jar in d.jars})
+        for i, d in sorted(software.distributions.items())
+    )
+    starter = JvmStarter(testbed, software.launches(topology))
+    return Stage(testbed, starter, software.java.version_line, software.java.source, servers, testbed.close)
