@@ -19,6 +19,7 @@ from harness.history.folder import RunFolder
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent
 from harness.nemesis.kinds import KINDS
 from harness.nemesis.nemesis import Nemesis
+from harness.nemesis.offers import Guest, refusal
 from harness.nemesis.targets import check_target
 from harness.stage.make import make_stage
 from harness.stage.stage import Stage
@@ -82,6 +83,11 @@ def look_at(name: str) -> FoundEnsemble:
     """
     with contextlib.closing(connect_engine()) as client:
         return find_ensemble(client, name)
+
+
+def guests(found: FoundEnsemble) -> tuple[Guest, ...]:
+    """What decides which faults are offered of its servers."""
+    return tuple(Guest(f"zk{i}", s.first_process, s.removed_at_end) for i, s in found.servers.items())
 
 
 @contextlib.contextmanager
@@ -172,11 +178,14 @@ def break_once(console: Console, name: str, kind: str, target: str, seconds: flo
             where="zkchaos fault",
             next_step=f"{nearest(kind, KINDS)}allowed: {allowed_words(KINDS)}",
         )
-    topology = look_at(name).topology
+    found = look_at(name)
+    topology = found.topology
     try:
         check_target(KINDS[kind].aim, target, topology)
     except ValueError as problem:
         raise UsageError(str(problem), where=f"zkchaos fault {kind}") from problem
+    if reason := refusal(kind, target, guests(found)):
+        raise UsageError(f"it is not offered of {reason}", where=f"zkchaos fault {kind}")
     with _attached(name, topology, helper=helper) as stage, tempfile.TemporaryDirectory(prefix="zkchaos-") as scratch:
         try:
             folder = RunFolder.create(Path(scratch) / "run")

@@ -21,6 +21,7 @@ from harness.errors import RunFolderError, UsageError, ZkChaosError
 from harness.history.folder import RunFolder, run_folders
 
 if TYPE_CHECKING:
+    from harness.nemesis.offers import Guest
     from harness.topology.model import Topology
 
 EXIT_USAGE = 64
@@ -69,11 +70,12 @@ def run(
         duration_s = parse_duration(duration) if duration is not None else None
     except ValueError as problem:
         raise UsageError(str(problem), where="--duration") from problem
-    testbed, found = _attached(testbed, attach_to)
+    testbed, found, guests = _attached(testbed, attach_to)
     request = make_request(
         plan,
         attached=attach_to,
         attached_topology=found,
+        guests=guests,
         topology_name=topology,
         seed=seed,
         duration_s=duration_s,
@@ -114,13 +116,14 @@ def run(
             raise typer.Exit(EXIT_INTERRUPTED if interrupted else judgement.overall.exit_code)
 
 
-def _attached(testbed: Testbeds, name: str | None) -> tuple[Testbeds, Topology | None]:
-    """The testbed and the topology of an ensemble that runs already; nothing changes where there is no name."""
+def _attached(testbed: Testbeds, name: str | None) -> tuple[Testbeds, Topology | None, tuple[Guest, ...]]:
+    """The testbed, topology and servers of an ensemble that runs already; nothing changes where there is no name."""
     if name is None:
-        return testbed, None
-    from harness.attach import look_at
+        return testbed, None, ()
+    from harness.attach import guests, look_at
 
-    return ("docker" if testbed == "namespaces" else testbed), look_at(name).topology
+    found = look_at(name)
+    return ("docker" if testbed == "namespaces" else testbed), found.topology, guests(found)
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ class ZooKeeperEnsembleContainer:
             self._servers[server.id] = member
         for switch in self.topology.switches:
             theirs = create_labels("", {**labels, LABEL_SWITCH: switch.name})
-            make_bridge(client, switch, name=names[switch.name], labels=theirs, internal=False)
+            make_bridge(client, self.topology, switch, name=names[switch.name], labels=theirs, internal=False)
         self._networks = names
         with ThreadPoolExecutor(len(self._servers), "zkchaos-start") as pool:
             list(pool.map(_Member.start, self._servers.values()))

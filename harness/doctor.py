@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from harness.doctor_finding import CapabilityFinding
+from harness.doctor_offers import show_offers
 from harness.errors import ZkChaosError
 from harness.run import LEAST_FREE
+from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.loader import load_topology
 from harness.zookeeper.distribution import DEFAULT_VERSION, resolve
 from harness.zookeeper.java import find_java
 
-
-@dataclass(frozen=True)
-class CapabilityFinding:
-    """One thing that was tried. `needed` says whether a run is impossible without it."""
-
-    what: str
-    ok: bool
-    needed: bool
-    found: str
-    next_step: str = ""
+#: How long a Docker engine may take to answer, seconds.
+_ENGINE_S = 10
 
 
 def examine(runs: Path) -> list[CapabilityFinding]:
     """Try everything that a run needs."""
-    return [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _chromium()]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        docker = pool.submit(_docker)
+        ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _chromium()]
+        return [*ours, *docker.result()]
 
 
 def _python() -> CapabilityFinding:
@@ -94,6 +93,18 @@ def _chromium() -> CapabilityFinding:
     return CapabilityFinding("Chromium", path is not None, False, "found" if path else "not found", step)
 
 
+def _docker() -> list[CapabilityFinding]:
+    try:
+        client = connect_engine(_ENGINE_S)
+    except ZkChaosError as problem:
+        found = f"{problem.what}: {problem.cause}" if problem.cause else problem.what
+        return [CapabilityFinding("Docker engine", False, False, found, problem.next_step)]
+    from harness.doctor_docker import examine_engine  # noqa: PLC0415  # its SDK is an extra, which is there now
+
+    with contextlib.closing(client):
+        return examine_engine(client)
+
+
 def show_findings(console: Console, findings: list[CapabilityFinding]) -> None:
     """The findings as a table."""
     table = Table("", "what", "found", "what to do", box=None)
@@ -101,6 +112,9 @@ def show_findings(console: Console, findings: list[CapabilityFinding]) -> None:
         mark = "[green]ok[/green]" if finding.ok else "[red]no[/red]" if finding.needed else "[yellow]-[/yellow]"
         table.add_row(mark, finding.what, finding.found, finding.next_step)
     console.print(table)
+    console.print()
+    show_offers(console, findings)
+    console.print()
     lacking = [f.what for f in findings if f.needed and not f.ok]
     verdict = f"a run is not possible here: {', '.join(lacking)}" if lacking else "runs are possible on this machine"
     console.print(verdict, highlight=False)

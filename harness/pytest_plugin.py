@@ -1,7 +1,7 @@
-"""The pytest plugin: markers `chaos`, `topology(...)`; fixtures `ensemble`, `nemesis`, `load`; options `--zkchaos-*`.
+"""The pytest plugin: markers `chaos`, `topology(...)`, `testbed(...)`; fixtures `ensemble`, `nemesis`, `load`.
 
 A test that uses a fixture has an ensemble of its own, a run folder and a page. What a machine lacks is a skip, or a
-failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`).
+failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`, `docker`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,24 @@ if TYPE_CHECKING:
     from harness.topology.model import Topology
 
 _CHAOS = pytest.StashKey["ChaosTest"]()
+#: The one testbed whose agent is no process of this machine.
+_THROUGH_HELPER = "docker-helper"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options and their ini names."""
     group = parser.getgroup("zkchaos", "ZooKeeper under faults")
     group.addoption("--zkchaos-topology", metavar="NAME", help="topology of tests that name none (default: dual-net)")
+    group.addoption(
+        "--zkchaos-testbed",
+        metavar="KIND",
+        help="namespaces (default), docker or docker-helper, for tests that say none",
+    )
     group.addoption("--zkchaos-zookeeper", metavar="VERSION", help="version of the servers, as 3.9 or 3.8.6")
     group.addoption("--zkchaos-seed", metavar="N", type=int, default=0, help="decides what is left to chance")
     group.addoption("--zkchaos-runs", metavar="DIR", help="where the run folders go (default: runs)")
     parser.addini("zkchaos_topology", "topology of tests that name none", default="dual-net")
+    parser.addini("zkchaos_testbed", "testbed of tests that name none", default="namespaces")
     parser.addini("zkchaos_runs", "where the run folders go", default="runs")
 
 
@@ -43,14 +51,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "topology(name, *, version=None, multi_address=None): what the test's ensemble looks like"
     )
+    config.addinivalue_line("markers", "testbed(kind): where: `namespaces`, `docker`, or `docker-helper`")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the agent of the first test that needs one, while pytest gets ready."""
-    if not session.config.option.collectonly and any(_uses_zkchaos(item) for item in session.items):
+    if not session.config.option.collectonly and any(map(_uses_local_agent, session.items)):
         from harness.testbed.client import warm_up
 
         warm_up()
+
+
+def _uses_local_agent(item: pytest.Item) -> bool:
+    return _uses_zkchaos(item) and _testbed(item) != _THROUGH_HELPER
 
 
 def _uses_zkchaos(item: pytest.Item) -> bool:
@@ -68,24 +81,27 @@ def zkchaos(request: pytest.FixtureRequest) -> Iterator[ChaosTest]:
     runs = Path(request.config.getoption("--zkchaos-runs") or request.config.getini("zkchaos_runs"))
     if not runs.is_absolute():
         runs = request.config.rootpath / runs
-    try:
-        topology = _topology(request)
-        scenario = _scenario(request, topology)
-        chaos = ChaosTest(scenario, topology, new_run_path(runs, scenario))
-    except EnvironmentLacking as lacking:
-        _skip_or_fail(lacking)
-    except ZkChaosError as problem:
-        pytest.fail(str(problem), pytrace=False)
-    warm_up()  # for the next test
-    request.node.stash[_CHAOS] = chaos
-    try:
-        with chaos:
-            yield chaos
-            if chaos.load.used and chaos.load.judgement is None:
-                # A test that forgets to verify must not pass over a broken promise.
-                chaos.load.verify()
-    except ZkChaosError as problem:
-        pytest.fail(str(problem), pytrace=False)
+    with contextlib.ExitStack() as stack:
+        try:
+            topology = _topology(request)
+            scenario = _scenario(request, topology)
+            stack.enter_context(_turn(scenario.testbed))
+            chaos = ChaosTest(scenario, topology, new_run_path(runs, scenario))
+        except EnvironmentLacking as lacking:
+            _skip_or_fail(lacking)
+        except ZkChaosError as problem:
+            pytest.fail(str(problem), pytrace=False)
+        if scenario.testbed != _THROUGH_HELPER:
+            warm_up()  # for the next test
+        request.node.stash[_CHAOS] = chaos
+        try:
+            with chaos:
+                yield chaos
+                if chaos.load.used and chaos.load.judgement is None:
+                    # A test that forgets to verify must not pass over a broken promise.
+                    chaos.load.verify()
+        except ZkChaosError as problem:
+            pytest.fail(str(problem), pytrace=False)
 
 
 @pytest.fixture
@@ -118,6 +134,30 @@ def _topology(request: pytest.FixtureRequest) -> Topology:
     return with_overrides(load_topology(str(name)), version=version, multi_address=keywords.get("multi_address"))
 
 
+def _testbed(node: pytest.Item) -> str:
+    """As its marker says, else the option, else the ini file."""
+    marker = node.get_closest_marker("testbed")
+    said = marker.args[0] if marker and marker.args else node.config.getoption("--zkchaos-testbed")
+    return str(said or node.config.getini("zkchaos_testbed"))
+
+
+@contextlib.contextmanager
+def _turn(testbed: str) -> Iterator[None]:
+    """On a Docker engine, tests that run at the same time wait for each other: their addresses exist once."""
+    from harness.stage.make import ON_ENGINE
+
+    if testbed not in ON_ENGINE:
+        yield
+        return
+    from harness.testbed.engine import connect_engine
+
+    with contextlib.closing(connect_engine()) as client:
+        from harness.testbed.turns import turn
+
+        with turn(client):
+            yield
+
+
 def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
     from harness import __version__
     from harness.history.scenario import LoadSpec, Scenario
@@ -126,6 +166,11 @@ def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
     seed: int = request.config.getoption("--zkchaos-seed")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     name = re.sub(r"[^A-Za-z0-9_]+", "-", request.node.name).strip("-")
+    testbed = _testbed(request.node)
+    repeat = ["pytest", request.node.nodeid, "--zkchaos-seed", str(seed)]
+    if request.node.get_closest_marker("testbed") is None:
+        option = request.config.getoption("--zkchaos-testbed")
+        repeat += ["--zkchaos-testbed", testbed] if option or testbed != "namespaces" else []
     return Scenario(
         name=f"{name}-{worker}" if worker else name,
         topology=topology.name,
@@ -135,8 +180,9 @@ def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
         seed=seed,
         duration_s=0.0,
         load=LoadSpec(),
-        repeat=shlex.join(["pytest", request.node.nodeid, "--zkchaos-seed", str(seed)]),
+        repeat=shlex.join(repeat),
         started=now_text(),
+        testbed=testbed,
         version=topology.zookeeper.version,
         multi_address=topology.zookeeper.multi_address,
         harness_version=__version__,
@@ -144,9 +190,13 @@ def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
 
 
 def _skip_or_fail(lacking: EnvironmentLacking) -> None:
-    from harness.errors import JavaMissing, NamespacesForbidden
+    from harness.errors import EngineUnavailable, JavaMissing, NamespacesForbidden
 
-    names: dict[type[EnvironmentLacking], str] = {JavaMissing: "java", NamespacesForbidden: "namespaces"}
+    names: dict[type[EnvironmentLacking], str] = {
+        EngineUnavailable: "docker",
+        JavaMissing: "java",
+        NamespacesForbidden: "namespaces",
+    }
     name = names.get(type(lacking), "zookeeper")
     if name in os.environ.get("ZKCHAOS_REQUIRE", "").split(","):
         pytest.fail(f"ZKCHAOS_REQUIRE names {name}: {lacking}", pytrace=False)

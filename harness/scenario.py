@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import msgspec
 from harness import __version__
 from harness.errors import UsageError
 from harness.history.scenario import LoadSpec, Scenario
+from harness.nemesis.offers import Guest
 from harness.nemesis.plan import Plan, Step, check_plan, expand
 from harness.nemesis.plan_loader import load_plan
 from harness.topology.duration import format_duration
@@ -48,6 +50,7 @@ def make_request(
     testbed: str = "namespaces",
     attached: str | None = None,
     attached_topology: Topology | None = None,
+    guests: Sequence[Guest] = (),
 ) -> Request:
     """Read and check a plan and a topology, by name or by path, or a plan and the topology of what runs already.
 
@@ -58,7 +61,7 @@ def make_request(
     topology = attached_topology or load_topology(topology_name or plan.topology)
     topology = with_overrides(topology, version=version, multi_address=multi_address)
     duration = plan.duration_s if duration_s is None else duration_s
-    check_plan(plan, topology)
+    check_plan(plan, topology, guests)
     schedule = expand(plan, seed=seed, duration_s=duration)
     load = plan.load
     if clients is not None:

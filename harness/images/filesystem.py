@@ -173,11 +173,12 @@ def _run(
             start_new_session=True,
         )
     try:
-        if maker.stdout is None:
-            return None
-        with maker.stdout as made, suppress(tarfile.ReadError):  # of a command that failed; its exit code says so
-            installed = strip(made, tar)
-        return installed if maker.wait() == 0 else None
+        installed: tuple[str, ...] = ()
+        if maker.stdout is not None:
+            with maker.stdout as made, suppress(tarfile.TarError):  # of a command that failed; its exit code says so
+                installed = strip(made, tar)
+                made.read()  # the rest of the last block, which the command must not find unread
+        return installed if maker.wait() == 0 and installed else None
     finally:
         if maker.poll() is None:
             maker.terminate()

@@ -136,7 +136,7 @@ def build_helper_image(
             image = _image(name, architecture, system, layer)
             tell(f"loading {name} into the engine")
             number = _load_compiled(client, image, Path(scratch), watch)
-        keep_newest(client, OWN, _KEPT + 1)
+        keep_newest(client, OWN, _KEPT, always=name)
     return Loaded(name, number, watch.steps)
 
 
@@ -195,10 +195,10 @@ def _load_compiled(client: docker.DockerClient, image: Image, scratch: Path, wat
     The same Python writes the same byte code from the same files, if its hashes have no random seed.
     """
     uncompiled = replace(image, reference=f"{image.reference}-uncompiled")
-    load(client, uncompiled)
+    number = load(client, uncompiled)
     watch.lap("load")
     try:
-        archive = run_and_fetch(client, uncompiled.id, _COMPILE, {"PYTHONHASHSEED": "0"}, _HOME)
+        archive = run_and_fetch(client, number, _COMPILE, {"PYTHONHASHSEED": "0"}, _HOME)
         with tarfile.open(fileobj=archive) as files:
             layer = write_layer(_byte_code(files), scratch / "compiled.tar")
         watch.lap("byte code")

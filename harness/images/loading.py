@@ -17,6 +17,7 @@ from docker.models.containers import Container
 from harness.errors import EngineUnavailable, TestbedError
 from harness.images.archive import Image, Layer, Settings
 from harness.testbed.engine import connect_engine, new_run_id, run_labels
+from harness.testbed.reaper import Reaper
 
 Tell = Callable[[str], None]
 
@@ -104,23 +105,31 @@ def load(client: docker.DockerClient, image: Image) -> str:
     Raises:
         TestbedError: the engine refused it, such as for want of disk space.
     """
-    if id_of(client, image.id) is None:
-        with _asking(image.reference):
-            for _message in client.api.load_image(image.archive(), quiet=True):
-                pass
-    if id_of(client, image.id) is None:
-        raise TestbedError("the Docker engine did not take an image", where=image.reference, cause="its disk is full")
+    before, there = id_of(client, image.reference), id_of(client, image.id)
     name, _, tag = image.reference.rpartition(":")
-    before = id_of(client, image.reference)
-    with _asking(image.reference):
-        client.api.tag(image.id, name, tag, force=True)
-        if before not in (None, image.id) and not client.images.get(before).tags:
+    problem = ""
+    if there is None:
+        with _asking(image.reference):
+            messages = list(client.api.load_image(image.archive(), quiet=True))
+            problem = "; ".join(str(message["error"]) for message in messages if "error" in message)
+    # An engine that keeps images in containerd has ids of its own. What was loaded has its name already; it is given
+    # once more for its time, which `keep_newest` goes by.
+    number = there or id_of(client, image.reference)
+    if number is not None and not problem:
+        with _asking(image.reference):
+            client.api.tag(number, name, tag, force=True)
+    if problem or number is None:
+        raise TestbedError(
+            "the Docker engine did not take an image", where=image.reference, cause=(problem or "it does not say")[:300]
+        )
+    with _asking(image.reference), suppress(ImageNotFound):
+        if before not in (None, number) and not client.images.get(before).tags:
             untag(client, before)
-    return image.id
+    return number
 
 
 def untag(client: docker.DockerClient, reference: str) -> None:
-    """Take a name away; the image goes with its last one, unless a container uses it. An id stands for all its names."""
+    """Take a name away; the image goes with its last one, unless a container uses it."""
     with _asking(reference), suppress(ImageNotFound):
         try:
             client.images.remove(reference)
@@ -129,15 +138,15 @@ def untag(client: docker.DockerClient, reference: str) -> None:
                 raise
 
 
-def keep_newest(client: docker.DockerClient, name: str, number: int) -> None:
-    """Take away the tags of a name, but for those that were given last; one that a container uses is kept."""
+def keep_newest(client: docker.DockerClient, name: str, number: int, *, always: str) -> None:
+    """Take away the tags of a name, but for those that were given last, and `always`, and what a container uses."""
     with _asking(name):
         images = client.images.list(name)
     tags = [
         (str(image.attrs.get("Metadata", {}).get("LastTagTime", "")), tag)
         for image in images
         for tag in image.tags
-        if tag.rpartition(":")[0] == name
+        if tag.rpartition(":")[0] == name and tag != always
     ]
     for _time, tag in sorted(tags, reverse=True)[number:]:
         untag(client, tag)
@@ -185,15 +194,16 @@ def derive(
 def _container(
     client: docker.DockerClient, image: str, command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[Container]:
-    """A container that is not started yet, and is removed in the end. Nobody else's cleaning takes it for a leak."""
-    with _asking(image):
+    """A container that is not started yet, and is removed in the end, whatever happens to this process."""
+    run_id = new_run_id()
+    with Reaper.start(run_id), _asking(image):
         container = client.containers.create(
             image,
             entrypoint=list(command[:1]),
             command=list(command[1:]),
             environment=dict(environment),
             network_mode="none",
-            labels=run_labels(new_run_id()),
+            labels=run_labels(run_id),
         )
         try:
             yield container

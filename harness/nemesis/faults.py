@@ -16,6 +16,7 @@ from harness.nemesis.holds import Hold, LinkHolds, ServerHolds
 from harness.nemesis.kinds import KINDS
 from harness.nemesis.targets import link_parts, server_ids
 from harness.testbed.handles import Link, Testbed
+from harness.testbed.reach import HOST_DOWN
 from harness.testbed.wire import Path
 from harness.topology.model import Topology
 from harness.zookeeper import admin
@@ -74,9 +75,12 @@ class LinkFault(Fault):
         self._world.links.release(self.id, [self._link])
 
     def probe(self) -> Probe:
-        """Send datagrams over every path of the link, and over all others for comparison."""
-        topology = self._world.topology
-        paths = self._world.testbed.reach(topology.switch_names, timeout_ms=_ANSWER_MS)
+        """Send datagrams over every path of the link, and over all others for comparison.
+
+        Where a server is a container, a killed one has no NICs; its paths say nothing of this fault.
+        """
+        reached = self._world.testbed.reach(self._world.topology.switch_names, timeout_ms=_ANSWER_MS)
+        paths = [p for p in reached if p.error != HOST_DOWN]
         mine = [p for p in paths if self._uses(p)]
         others = [p for p in paths if not self._uses(p) and not self._held_by_others(p)]
         measured = [p for p in mine if not self._held_by_others(p)]

@@ -6,13 +6,14 @@ whose targets may still be roles, because who leads is known only while it runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
 from harness.errors import PlanError
 from harness.history.scenario import LoadSpec
 from harness.nemesis.kinds import KINDS
+from harness.nemesis.offers import Guest, refusal
 from harness.nemesis.targets import check_target, conflict
 from harness.topology.duration import MAX_SECONDS, format_duration
 from harness.topology.model import Topology
@@ -141,11 +142,17 @@ def check_times(plan: Plan, duration_s: float, where: str) -> None:
     _refuse_overlaps(plan, duration_s, where)
 
 
-def check_plan(plan: Plan, topology: Topology) -> None:
-    """Refuse a plan that names what a topology does not have. To be called before anything is started.
+def check_plan(plan: Plan, topology: Topology, guests: Sequence[Guest] = ()) -> None:
+    """Refuse a plan that cannot be carried out on a topology. To be called before anything is started.
+
+    Args:
+        plan: what to check.
+        topology: what there is.
+        guests: the servers, where somebody else started them.
 
     Raises:
-        PlanError: a switch, host, server or NIC that is not there; or a role that nobody can hold there.
+        PlanError: a switch, host, server or NIC that is not there; a role that nobody can hold there; or a kind of
+            fault that is not offered of these servers.
     """
     aimed = [(("step", s.id), s.fault, s.target) for s in plan.steps]
     aimed += [(("random", g.id), fault, target) for g in plan.random for fault, target in g.choices]
@@ -157,6 +164,8 @@ def check_plan(plan: Plan, topology: Topology) -> None:
                 f"fault {fault} cannot be aimed at {target} in topology {topology.name}: {problem}",
                 where=f"{plan.name}:{key_path(key)}",
             ) from None
+        if reason := refusal(fault, target, guests):
+            raise PlanError(f"fault {fault} is not offered of {reason}", where=f"{plan.name}:{key_path(key)}")
 
 
 def _check_fits(step: Step, duration_s: float, where: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import docker
 from docker.models.images import Image
 
+from harness.errors import TestbedError
+from harness.history.folder import RunFolder
 from harness.history.scenario import ServerSoftware
 from harness.images.helper import ensure_helper_image
 from harness.images.server import find_server_image
@@ -22,7 +25,7 @@ from harness.zookeeper.foreign import ForeignStarter, ForeignTestbed, fetch_evid
 from harness.zookeeper.found import find_ensemble
 
 
-def make(topology: Topology, root: Path, tell: Tell | None, *, helper: bool) -> Stage:
+def make(topology: Topology, root: Path | None, tell: Tell | None, *, helper: bool) -> Stage:
     """As `make.make_stage`; `helper` insists on the helper container.
 
     Raises:
@@ -55,46 +58,55 @@ def make(topology: Topology, root: Path, tell: Tell | None, *, helper: bool) -> 
     return Stage(testbed, ContainerStarter(testbed, topology, images), java, "image", servers, close)
 
 
-def attach(name: str, root: Path, tell: Tell | None, *, helper: bool) -> Stage:
-    """A stage around an ensemble that runs already.
+def attach(name: str, topology: Topology, root: Path | None, tell: Tell | None, *, helper: bool) -> Stage:
+    """A stage around an ensemble that runs already, and has this topology.
 
     Raises:
         EngineUnavailable: no engine answers.
         UsageError: there is no such ensemble.
-        TestbedError: it runs in a way that the harness cannot work with.
+        TestbedError: it runs in a way that the harness cannot work with, or has changed.
     """
     client = connect_engine()
-    found = find_ensemble(client, name)
-    run_id = new_run_id()
-    reaper = Reaper.start(run_id, revive=[str(server.container.id) for server in found.servers.values()])
+    try:
+        found = find_ensemble(client, name)
+        run_id = new_run_id()
+        reaper = Reaper.start(run_id, revive=[str(server.container.id) for server in found.servers.values()])
+    except BaseException:
+        client.close()
+        raise
     try:
         agent, pid, kind = engine_agent(client, run_id, root, tell or (lambda _line: None), helper=helper)
-        testbed = ForeignTestbed(found, agent, run_id=run_id, engine_pid=pid, kind=kind)
+        testbed = ForeignTestbed(found, topology, agent, run_id=run_id, engine_pid=pid, kind=kind)
     except BaseException:
         reaper.close()
         client.close()
         raise
 
     def close() -> None:
-        try:
-            testbed.close()
-        finally:
+        # A reaper that is not told that all is well sees to it that all is well, once this process has ended.
+        with contextlib.closing(client):
+            try:
+                testbed.leave_running()
+            finally:
+                testbed.close()
             reaper.close()
-            client.close()
+
+    def fetch(folder: RunFolder) -> None:
+        fetch_evidence(found.servers, folder)
+        if moves := testbed.explain_moves():
+            raise TestbedError(
+                moves,
+                where=found.name,
+                cause="the engine chooses addresses anew when several containers start",
+                next_step="give the servers fixed ones (`ipv4_address`), or end no two at a time",
+            )
 
     servers = tuple(
         ServerSoftware(i, server.version or "unknown", f"{server.container.name}, found running", {})
         for i, server in found.servers.items()
     )
     return Stage(
-        testbed,
-        ForeignStarter(testbed),
-        "as in the image",
-        "image",
-        servers,
-        close,
-        foreign=True,
-        fetch=lambda folder: fetch_evidence(found.servers, folder),
+        testbed, ForeignStarter(testbed), "as in the image", "image", servers, close, foreign=True, fetch=fetch
     )
 
 
@@ -110,14 +122,17 @@ def find_images(client: docker.DockerClient, topology: Topology, tell: Tell) -> 
 
 
 def engine_agent(
-    client: docker.DockerClient, run_id: str, root: Path, tell: Tell, *, helper: bool
+    client: docker.DockerClient, run_id: str, root: Path | None, tell: Tell, *, helper: bool
 ) -> tuple[AgentClient, int | None, str]:
     """An agent that reaches the engine's network namespace, the engine's pid as it sees it, and the way's name."""
     if not helper and way(client)[0] == "agent":
         return take_agent(), engine_pid(client), "docker"
     image = ensure_helper_image(client, tell)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    return start_helper(client, run_id, image=image, mounts=[root.parent.absolute()]), None, "docker-helper"
+    mounts = []
+    if root is not None:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        mounts = [root.parent.absolute()]
+    return start_helper(client, run_id, image=image, mounts=mounts), None, "docker-helper"
 
 
 def _version(image: str) -> str:

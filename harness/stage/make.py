@@ -9,19 +9,22 @@ from harness.stage import namespaces
 from harness.stage.stage import Stage, Tell
 from harness.topology.model import Topology
 
-#: What `--testbed` takes. `docker-helper` is `docker` through the helper container, also for root.
-TESTBEDS = ("namespaces", "docker", "docker-helper")
+#: Testbeds on a Docker engine. `docker-helper` is `docker` through the helper container, also for root.
+ON_ENGINE = ("docker", "docker-helper")
+#: What `--testbed` takes.
+TESTBEDS = ("namespaces", *ON_ENGINE)
 
 
 def make_stage(
-    testbed: str, topology: Topology, root: Path, tell: Tell | None = None, *, attached: str | None = None
+    testbed: str, topology: Topology, root: Path | None, tell: Tell | None = None, *, attached: str | None = None
 ) -> Stage:
     """Build a testbed and find the software for it.
 
     Args:
         testbed: one of `TESTBEDS`.
         topology: what to build.
-        root: the run folder that will be made; a testbed may have to be told where it will be.
+        root: the run folder that will be made; a testbed may have to be told where it will be. None: nothing will run
+            on a client host.
         tell: called with a line of text before anything that may take seconds, such as a download.
         attached: an ensemble of containers that runs already, by the name that `found.find_ensemble` takes.
 
@@ -40,6 +43,6 @@ def make_stage(
                     f"the package {missing.name} is not installed", next_step="pip install 'zk-chaos-harness[docker]'"
                 ) from missing
             if attached:
-                return docker.attach(attached, root, tell, helper=testbed == "docker-helper")
+                return docker.attach(attached, topology, root, tell, helper=testbed == "docker-helper")
             return docker.make(topology, root, tell, helper=testbed == "docker-helper")
     raise UsageError("there is no such testbed", where=testbed, next_step=f"allowed: {', '.join(TESTBEDS)}")

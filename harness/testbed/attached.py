@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from harness.testbed.relay import SocketStream
@@ -52,6 +53,8 @@ class AttachedStream(SocketStream):
     Args:
         attachment: what the SDK's `attach_socket` returned.
     """
+
+    not_yet = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
@@ -101,14 +104,14 @@ class AttachedStream(SocketStream):
         """Close the connection: to the container, its input has ended. Idempotent."""
         if self.closed:
             return
-        response = getattr(self._attachment, "_response", None)  # of the SDK, which holds the socket, too
-        ends = [self._attachment, response, super()]
-        if isinstance(self._attachment, socket.SocketIO):
-            ends[:2] = reversed(ends[:2])  # the other way round, a response over SSH would wait for who is reading
-        for end in ends:
+        closes: list[Callable[[], None]] = [self._attachment.close, super().close]
+        response = getattr(self._attachment, "_response", None)  # of the SDK, which holds the connection, too
+        if response is not None:
+            # A plain file must be the response's to close; a response over SSH waits for whoever is reading.
+            closes.insert(0 if isinstance(self._attachment, socket.SocketIO) else 1, response.close)
+        for close in closes:
             with contextlib.suppress(OSError):
-                if end is not None:
-                    end.close()
+                close()
         self.closed = True
 
 

@@ -99,6 +99,8 @@ class AgentClient:
         self._place = place or LocalProcess()
         self._connection = self._place.connection
         self._ready: wire.Ready | None = None
+        #: What to do when the agent was killed.
+        self.advice = "run again; nothing of the testbed is left"
 
     @property
     def alive(self) -> bool:
@@ -176,7 +178,7 @@ class AgentClient:
             f"the testbed's agent {self._place.ended() or 'does not answer'}",
             where=self._place.name,
             cause="it was killed, or the machine is out of memory",
-            next_step="run again; nothing of the testbed is left",
+            next_step=self.advice,
         )
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class ContainersTestbed(ContainerHosts):
         kind: str = "docker",
     ) -> None:
         super().__init__(topology, agent, kind=kind)
-        self._client, self._run_id = client, run_id
+        self._topology, self._client, self._run_id = topology, client, run_id
         self._labels = {**run_labels(run_id), LABEL_TOPOLOGY: topology.name}
         self._closed = False
         try:
@@ -88,7 +88,9 @@ class ContainersTestbed(ContainerHosts):
     def _make_network(self, switch: Switch) -> str:
         labels = {**self._labels, LABEL_SWITCH: switch.name}
         # internal, so that there is no way out: no packet of a run leaves its network
-        network = make_bridge(self._client, switch, name=self._network_name(switch.name), labels=labels, internal=True)
+        network = make_bridge(
+            self._client, self._topology, switch, name=self._network_name(switch.name), labels=labels, internal=True
+        )
         return f"br-{str(network.id)[:12]}"
 
     def _network_name(self, switch: str) -> str:

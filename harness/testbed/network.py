@@ -48,6 +48,15 @@ class _Port:
     probe: socket.socket
 
 
+@dataclass(frozen=True)
+class _Plug:
+    """A NIC of a container: its address, its name there, and the index of its cable's other end."""
+
+    address: str
+    interface: str
+    port: int
+
+
 class Network:
     """All switches, hosts and cables of one topology. Used by the agent's main thread only."""
 
@@ -158,31 +167,43 @@ class Network:
     def join(self, host: str, pid: int) -> None:
         """Take a running container's namespace for the host; links that are cut stay cut.
 
+        Its NICs are told by the bridges that they are plugged into: an engine may give it other addresses than it had.
+
         Raises:
-            TestbedError: the container has ended, or lacks a NIC of the host.
+            TestbedError: the container has ended, lacks a NIC of the host, or another agent works on it.
         """
         self.leave(host)
         space = self._home.enter(self.surroundings.network_of(pid))
         try:
-            found = _interfaces(space)
-            missing = [n.address for n in self._nics_of(host) if n.address not in found]
-            if missing:
-                raise TestbedError(
-                    f"the container has no NIC with address {', '.join(missing)}",
-                    where=host,
-                    cause=f"it has {', '.join(found) or 'none'}",
-                )
+            plugs = {nic.switch: self._plug(nic, host, space) for nic in self._nics_of(host)}
         except BaseException:
             space.close()
             raise
         self._hosts[host] = space
-        for nic in self._nics_of(host):
-            interface, port = found[nic.address]
+        for switch, plug in plugs.items():
             with self.inside(host):
-                self._ports[host, nic.switch] = _Port(port, probe_socket(interface, nic.address))
-            if (host, nic.switch) in self._cut:
-                self._built(self._switches).set_link(port, up=False)
+                self._ports[host, switch] = _Port(plug.port, _probe_socket(host, plug))
+            nic = self._cables[host, switch]
+            self._cables[host, switch] = wire.NicSpec(switch, plug.address, nic.prefix_length)
+            if (host, switch) in self._cut:
+                self._built(self._switches).set_link(plug.port, up=False)
         self._await_paths(host)
+
+    def _plug(self, nic: wire.NicSpec, host: str, space: Space) -> _Plug:
+        """Where a container is plugged into a switch; with several NICs there, by the one with the address it had."""
+        switches = self._built(self._switches)
+        bridge = switches.indexes[nic.switch]
+        masters = {link["index"]: link.get_attr("IFLA_MASTER") for link in switches.netlink.get_links()}
+        plugs = _plugs(space)
+        there = [plug for plug in plugs if masters.get(plug.port) == bridge]
+        same = [plug for plug in there if plug.address == nic.address]
+        if not same and len(there) != 1:
+            raise TestbedError(
+                f"the container has no NIC with address {nic.address} on {nic.switch}",
+                where=host,
+                cause=f"it has {', '.join(plug.address for plug in plugs) or 'none'}",
+            )
+        return (same or there)[0]
 
     def leave(self, host: str) -> None:
         """Let go of a container that has ended. Idempotent."""
@@ -310,14 +331,27 @@ class Network:
         return space
 
 
-def _interfaces(space: Space) -> dict[str, tuple[str, int]]:
-    """By IPv4 address: the interface's name, and the index of its cable's other end."""
+def _plugs(space: Space) -> list[_Plug]:
     links = {
         link["index"]: (str(link.get_attr("IFLA_IFNAME")), int(link.get_attr("IFLA_LINK") or 0))
         for link in space.netlink.get_links()
     }
-    return {
-        str(address.get_attr("IFA_ADDRESS")): links[address["index"]]
+    return [
+        _Plug(str(address.get_attr("IFA_ADDRESS")), *links[address["index"]])
         for address in space.netlink.get_addr(family=socket.AF_INET)
         if links[address["index"]][1]
-    }
+    ]
+
+
+def _probe_socket(host: str, plug: _Plug) -> socket.socket:
+    try:
+        return probe_socket(plug.interface, plug.address)
+    except OSError as problem:
+        if problem.errno != errno.EADDRINUSE:
+            raise
+        raise TestbedError(
+            "another zkchaos works on this container",
+            where=host,
+            cause="the port of its probes is taken",
+            next_step="wait until it has ended",
+        ) from problem

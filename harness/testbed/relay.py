@@ -83,6 +83,9 @@ class ByteStream(Protocol):
 class SocketStream:
     """A connected socket."""
 
+    #: What the socket raises where it would block.
+    not_yet: tuple[type[OSError], ...] = (BlockingIOError,)
+
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._connection = connection
@@ -95,7 +98,7 @@ class SocketStream:
         """What there is; an error is an end."""
         try:
             return self._connection.recv(_ENOUGH)
-        except BlockingIOError:
+        except self.not_yet:
             return None
         except OSError:
             return b""
@@ -104,7 +107,7 @@ class SocketStream:
         """How many of these bytes were taken."""
         try:
             return self._connection.send(data)
-        except BlockingIOError:
+        except self.not_yet:
             return 0
 
     def close(self) -> None:

@@ -18,19 +18,27 @@ from harness.errors import TestbedError
 from harness.testbed.engine import LABEL_OWNER, LABEL_RUN, LABEL_TOPOLOGY
 from harness.testbed.owners import Life, life_of
 from harness.testbed.refusals import said
-from harness.topology.model import Switch
+from harness.topology.addresses import gateway_address
+from harness.topology.model import Switch, Topology
 
 #: What Compose calls the project on everything that it makes.
 _LABEL_PROJECT = "com.docker.compose.project"
 
 
 def make_bridge(
-    client: docker.DockerClient, switch: Switch, *, name: str, labels: Mapping[str, str], internal: bool
+    client: docker.DockerClient,
+    topology: Topology,
+    switch: Switch,
+    *,
+    name: str,
+    labels: Mapping[str, str],
+    internal: bool,
 ) -> Network:
     """Make the network of a switch.
 
     Args:
         client: the engine.
+        topology: whose hosts' addresses the engine must not take for its own.
         switch: its subnet is the network's.
         name: what the engine shall call the network.
         labels: of the network.
@@ -39,8 +47,7 @@ def make_bridge(
     Raises:
         TestbedError: another network has the subnet (it is named, with what to do), or the engine refused.
     """
-    # `.1` is server 1's, so the bridge's own address is at the other end of the subnet
-    pool = IPAMPool(subnet=str(switch.subnet), gateway=str(switch.subnet.broadcast_address - 1))
+    pool = IPAMPool(subnet=str(switch.subnet), gateway=str(gateway_address(topology, switch)))
     try:
         return client.networks.create(
             name,

@@ -1,61 +1,42 @@
 """Finds an ensemble of containers that somebody else started: which servers, on which networks, with which settings.
 
-What is found is written down as a topology, so that faults, load, judges and pages need not know the difference.
+Looking changes nothing. What is found is written down as a topology (`found_topology`). An ensemble is found whole or
+not at all: with a server that is down it is no smaller ensemble, and whoever took it for one would count quorums wrong.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import AddressValueError, IPv4Address
 from itertools import pairwise
-from pathlib import PurePosixPath
 
 import docker
 from docker.models.containers import Container
-from docker.models.networks import Network
 
 from harness.errors import TestbedError, UsageError
-from harness.testbed.engine import LABEL_SWITCH, LABEL_TOPOLOGY
+from harness.testbed.engine import LABEL_TOPOLOGY
 from harness.testbed.refusals import refusals
-from harness.topology.loader import parse_topology
 from harness.topology.model import Topology
-from harness.topology.schema import check_name
+from harness.topology.toml_document import one_line
+from harness.zookeeper.found_config import hindrance, members_of
+from harness.zookeeper.found_container import LABEL_PROJECT, Absent, FoundServer, look_into, run_in
+from harness.zookeeper.found_networks import neighbours_on, networks_of
+from harness.zookeeper.found_topology import PlacedServer, switch_names, topology_of
 
-_PROJECT, _PROJECT_NETWORK = "com.docker.compose.project", "com.docker.compose.network"
-#: What the Compose projects of `zkchaos topology` are called.
+#: What the Compose projects of `zkchaos up` are called.
 _OUR_PROJECT = "zkchaos-{}"
-#: Lines of zoo.cfg that a topology repeats, because the harness calculates with them.
-_SETTINGS = ("tickTime", "initLimit", "syncLimit", "minSessionTimeout", "maxSessionTimeout")
-_RELEASE = re.compile(r"\d\.\d{1,2}\.\d{1,3}", re.ASCII)
-_SERVER_LINE = re.compile(r"server\.(\d{1,3})=(.+)", re.ASCII)
-
-
-@dataclass(frozen=True)
-class FoundServer:
-    """A server in a container."""
-
-    id: int
-    container: Container
-    #: Its zoo.cfg with the dynamic part.
-    config: Mapping[str, str]
-    #: By the name of the network.
-    addresses: Mapping[str, IPv4Address]
-
-    @property
-    def data_folders(self) -> tuple[PurePosixPath, PurePosixPath]:
-        """`dataDir` and `dataLogDir`, in the container."""
-        data = self.config.get("dataDir", "/data")
-        return PurePosixPath(data), PurePosixPath(self.config.get("dataLogDir", data))
-
-    @property
-    def version(self) -> str:
-        """As its image's tag says; empty where that says nothing."""
-        tag = str(self.container.attrs["Config"]["Image"]).rpartition(":")[2]
-        found = _RELEASE.match(tag)
-        return found.group() if found else ""
+#: How long a container that was just started may take until ZooKeeper runs in it, seconds.
+_PATIENCE = 10.0
+_POLL = 0.1
+#: Containers that are looked into at the same time.
+_AT_ONCE = 8
+#: Containers of one name that are looked into at all.
+_MOST = 200
+#: A line for each name: the name, and what the container's own resolver says of it, first the preferred address.
+_RESOLVE = 'for name; do echo "$name" $(getent ahostsv4 "$name"); done'
 
 
 @dataclass(frozen=True)
@@ -67,189 +48,197 @@ class FoundEnsemble:
     servers: Mapping[int, FoundServer]
     #: The bridge's interface name, by switch.
     bridges: Mapping[str, str]
+    #: Other containers that are on a switch, by switch: its death is theirs, too.
+    neighbours: Mapping[str, Sequence[str]]
 
 
-def find_ensemble(client: docker.DockerClient, name: str) -> FoundEnsemble:
+def find_ensemble(client: docker.DockerClient, name: str, *, patience: float = _PATIENCE) -> FoundEnsemble:
     """Find the servers of an ensemble.
 
     Args:
         client: the engine.
-        name: a Compose project, a topology that `zkchaos topology up` brought up, or a label as `key=value`.
+        name: a Compose project, a topology that `zkchaos up` brought up, or a label as `key=value`.
+        patience: seconds that a container that runs may take until ZooKeeper runs in it.
 
     Raises:
         UsageError: nothing of that name runs here, or nothing of it is a ZooKeeper server.
-        TestbedError: it runs in a way that the harness cannot work with.
+        TestbedError: a server is down, or it runs in a way that the harness cannot work with.
     """
-    with refusals(name):
-        containers = containers_of(client, name)
-        servers = sorted(filter(None, map(_server, containers)), key=lambda server: server.id)
-        if not servers:
-            raise _nothing(client, name, len(containers))
-        networks = _networks(client, servers)
-    _refuse_twins(servers, name)
-    if not networks:
-        raise TestbedError(
-            "its servers share no bridge network",
-            where=name,
-            cause="they are on the host's network, or on one that spans machines",
-        )
-    switches = _switch_names(networks)
-    text = _as_topology(name, servers, networks, switches)
-    label = servers[0].container.labels.get(LABEL_TOPOLOGY, "")
-    topology = parse_topology(text, label or name.replace("=", "-"))
-    bridges = {switches[network.name]: _bridge(network) for network in networks}
-    return FoundEnsemble(name, topology, {server.id: server for server in servers}, bridges)
+    deadline = time.monotonic() + patience
+    with refusals(one_line(name)):
+        while True:
+            servers, absent = _look_around(client, name)
+            if not any(a.starting for a in absent) or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+        _refuse_mixture(servers, name)
+        _refuse_incomplete(servers, absent, name)
+        for server in servers:
+            if found := hindrance(server.config, members_of(server.config).get(server.id)):
+                raise TestbedError(found[0], where=f"server {server.id} in {server.name}", next_step=found[1])
+        return _whole(client, name, servers)
 
 
 def containers_of(client: docker.DockerClient, name: str) -> list[Container]:
-    """Every container of a name, as `find_ensemble` takes it, whether it runs or not."""
-    if "=" in name:
-        return list(client.containers.list(all=True, filters={"label": name}))
-    for label in (f"{_PROJECT}={name}", f"{_PROJECT}={_OUR_PROJECT.format(name)}", f"{LABEL_TOPOLOGY}={name}"):
-        if found := client.containers.list(all=True, filters={"label": label}):
+    """Every container of a name, as `find_ensemble` takes it, whether it runs or not.
+
+    Raises:
+        UsageError: it is no name.
+    """
+    key, equals, _value = name.partition("=")
+    if not key.strip():
+        raise UsageError("this names nothing", where=f"{one_line(name)!r}", next_step="a Compose project, or key=value")
+    labels = [name] if equals else [f"{LABEL_PROJECT}={name}", f"{LABEL_PROJECT}={_OUR_PROJECT.format(name)}"]
+    labels += [] if equals else [f"{LABEL_TOPOLOGY}={name}"]
+    for label in labels:
+        if found := client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
             return list(found)
     return []
 
 
+def _look_around(client: docker.DockerClient, name: str) -> tuple[list[FoundServer], list[Absent]]:
+    """Servers by id, and those that are not there although their containers are."""
+    containers = containers_of(client, name)
+    if len(containers) > _MOST:
+        raise UsageError(f"{len(containers)} containers have it", where=one_line(name), next_step="be more specific")
+    with ThreadPoolExecutor(_AT_ONCE, "zkchaos-look") as pool:
+        looks = list(pool.map(look_into, containers))
+    servers = sorted((s for s in looks if isinstance(s, FoundServer)), key=lambda s: s.id)
+    absent = [a for a in looks if isinstance(a, Absent) and a.id not in {s.id for s in servers}]
+    if not servers and not absent:
+        raise _nothing(client, name, len(containers))
+    return servers, absent
+
+
 def _nothing(client: docker.DockerClient, name: str, others: int) -> UsageError:
-    projects = {c.labels.get(_PROJECT) for c in client.containers.list(all=True)} - {None}
+    projects = {c.labels.get(LABEL_PROJECT) for c in client.containers.list(all=True, ignore_removed=True)} - {None}
     what = f"none of its {others} containers runs a ZooKeeper server" if others else "nothing of that name runs here"
     known = f"Compose projects here: {', '.join(sorted(map(str, projects)))}" if projects else "no Compose project runs"
-    return UsageError(what, where=name, next_step=f"{known}; `make topology-dual-net` brings one up")
+    return UsageError(what, where=one_line(name), next_step=f"{known}; `zkchaos up dual-net` brings one up")
 
 
-# --- one server ---------------------------------------------------------------------------------------------
+# --- is this one whole ensemble? ----------------------------------------------------------------------------
 
 
-def _server(container: Container) -> FoundServer | None:
-    """The server in a container; None if there is none, or if it does not run."""
-    environment = dict(entry.partition("=")[::2] for entry in container.attrs["Config"]["Env"] or ())
-    if container.status != "running":
-        return None
-    folder = environment.get("ZOO_CONF_DIR", "/conf")
-    config = _settings(_read(container, f"{folder}/zoo.cfg"))
-    if not config:
-        return None
-    if dynamic := config.get("dynamicConfigFile"):
-        config |= _settings(_read(container, dynamic))
-    number = _read(container, f"{config.get('dataDir', '/data')}/myid").strip() or environment.get("ZOO_MY_ID", "1")
-    networks = container.attrs["NetworkSettings"]["Networks"]
-    addresses = {name: IPv4Address(n["IPAddress"]) for name, n in networks.items() if n["IPAddress"]}
-    return FoundServer(int(number), container, config, addresses) if number.isdigit() else None
-
-
-def _read(container: Container, path: str) -> str:
-    """A small file of a container; empty if it cannot be read. Not by the engine's copy, which sees no tmpfs."""
-    code, output = container.exec_run(["cat", path], stderr=False)
-    return bytes(output or b"").decode("utf-8", errors="replace") if code == 0 else ""
-
-
-def _settings(text: str) -> dict[str, str]:
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _refuse_twins(servers: Sequence[FoundServer], name: str) -> None:
+def _refuse_mixture(servers: Sequence[FoundServer], name: str) -> None:
     for one, other in pairwise(servers):
+        ours, theirs = (set(members_of(server.config)) for server in (one, other))
         if one.id == other.id:
+            what = f"{one.name} and {other.name} both say that they are server {one.id}"
+        elif not ours or other.id not in ours or one.id not in theirs:
+            what = f"{one.name} and {other.name} do not know each other"
+        else:
+            continue
+        raise TestbedError(
+            what,
+            where=one_line(name),
+            cause="these are servers of two ensembles",
+            next_step="name one Compose project, or a label that only one ensemble has",
+        )
+
+
+def _refuse_incomplete(servers: Sequence[FoundServer], absent: Sequence[Absent], name: str) -> None:
+    known = {i for server in servers for i in members_of(server.config)}
+    down = [a for a in absent if not known or a.id is None or a.id in known]
+    unseen = sorted(known - {s.id for s in servers} - {a.id for a in down})
+    if down:
+        who = [f"server {a.id}'s container {a.name}" if a.id else f"the container {a.name}" for a in down]
+        said = "; ".join(f"{w} {a.why}" for w, a in zip(who, down, strict=True))
+        raise TestbedError(said, where=one_line(name), next_step=f"`zkchaos attach {one_line(name)} --heal` starts it")
+    if unseen:
+        numbers = ", ".join(map(str, unseen))
+        raise TestbedError(
+            f"its servers know a server {numbers} that no container here is",
+            where=one_line(name),
+            cause="it was removed, runs elsewhere, or lacks the label",
+            next_step="start it, or choose a name that all of them have",
+        )
+    for server in servers:
+        if known and server.id not in members_of(server.config):
             raise TestbedError(
-                f"{one.container.name} and {other.container.name} both say that they are server {one.id}",
-                where=name,
-                cause="these are servers of two ensembles",
-                next_step="name one Compose project, or a label that only one ensemble has",
+                f"{server.name} says that it is server {server.id}, which its configuration does not know",
+                where=one_line(name),
+                cause="it waits to be taken in by a reconfiguration",
             )
 
 
-# --- the networks -------------------------------------------------------------------------------------------
+def _whole(client: docker.DockerClient, name: str, servers: Sequence[FoundServer]) -> FoundEnsemble:
+    networks = networks_of(client, {key for server in servers for key in server.addresses})
+    if not networks:
+        raise TestbedError(
+            "its servers are on no bridge network",
+            where=one_line(name),
+            cause="they are on the host's network, or on one that spans machines",
+        )
+    placed = [n.placed for n in networks]
+    seen = _quorum_addresses(servers) if len(networks) > 1 else {}
+    topology = topology_of(
+        name,
+        [PlacedServer(s.id, s.config, s.addresses, seen.get(s.id, ()), s.version) for s in servers],
+        placed,
+        servers[0].labels.get(LABEL_TOPOLOGY, ""),
+    )
+    switches = switch_names(placed)
+    ours = {str(server.container.id) for server in servers}
+    return FoundEnsemble(
+        name,
+        topology,
+        {server.id: server for server in servers},
+        {switches[n.placed.key]: n.bridge for n in networks},
+        {switches[n.placed.key]: neighbours_on(n, ours) for n in networks},
+    )
 
 
-def _networks(client: docker.DockerClient, servers: Sequence[FoundServer]) -> list[Network]:
-    names = {name for server in servers for name in server.addresses}
-    networks = [client.networks.get(name) for name in names]
-    bridges = [n for n in networks if n.attrs["Driver"] == "bridge" and _subnet(n) is not None]
-    return sorted(bridges, key=lambda n: _labels(n).get(LABEL_SWITCH) or str(n.name))
+# --- by which addresses they know each other -----------------------------------------------------------------
 
 
-def _labels(network: Network) -> Mapping[str, str]:
-    return network.attrs.get("Labels") or {}
-
-
-def _subnet(network: Network) -> IPv4Network | None:
-    pools = (network.attrs.get("IPAM") or {}).get("Config") or []
-    subnets = [ip_network(pool["Subnet"]) for pool in pools if pool.get("Subnet")]
-    return next((s for s in subnets if isinstance(s, IPv4Network)), None)
-
-
-def _bridge(network: Network) -> str:
-    """The interface of a bridge network: as its options say, else as the engine names it."""
-    options = network.attrs.get("Options") or {}
-    return str(options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}")
-
-
-def _switch_names(networks: Sequence[Network]) -> dict[str, str]:
-    """What each network is called as a switch: as its label says, else as Compose calls it, else by its number."""
-    names: dict[str, str] = {}
-    for number, network in enumerate(networks, 1):
-        labels = _labels(network)
-        candidates = (labels.get(LABEL_SWITCH), labels.get(_PROJECT_NETWORK), str(network.name))
-        usable = [c for c in candidates if c and _is_name(c) and c not in names.values()]
-        names[str(network.name)] = usable[0] if usable else f"net{number}"
-    return names
-
-
-def _is_name(text: str) -> bool:
-    try:
-        check_name(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _free_address(network: Network, taken: set[IPv4Address]) -> IPv4Address:
-    """An address for the client host: from the end of the subnet, where engines give none out of their own."""
-    subnet = _subnet(network)
-    assert subnet is not None, "networks without one were left out"
-    pools = network.attrs["IPAM"]["Config"]
-    used = taken | {IPv4Address(pool["Gateway"]) for pool in pools if "." in pool.get("Gateway", "")}
-    used |= {IPv4Address(c["IPv4Address"].split("/")[0]) for c in (network.attrs.get("Containers") or {}).values()}
-    last = int(subnet.broadcast_address) - 1
-    return next(a for a in map(IPv4Address, range(last, int(subnet.network_address), -1)) if a not in used)
-
-
-# --- as a topology ------------------------------------------------------------------------------------------
-
-
-def _as_topology(
-    name: str, servers: Sequence[FoundServer], networks: Sequence[Network], switches: Mapping[str, str]
-) -> str:
-    """The text of a topology file."""
-    first = servers[0].config
-    lines = {
-        m.group(1): m.group(2) for s in servers for k, v in s.config.items() if (m := _SERVER_LINE.match(f"{k}={v}"))
-    }
-    settings = ", ".join(f"{key} = {int(first[key])}" for key in _SETTINGS if first.get(key, "").isdigit())
-    text = [
-        f"# As it was found running: {name}",
-        f"title = {json.dumps(f'{len(servers)} servers of {name}, found running'[:200])}",
-        "[zookeeper]",
-        f"settings = {{ {settings} }}",
-        f"multi_address = {str(any('|' in line for line in lines.values())).lower()}",
-    ]
-    if version := next((s.version for s in servers if s.version), ""):
-        text.append(f'version = "{version}"')
-    for network in networks:
-        text += ["[[switch]]", f'name = "{switches[str(network.name)]}"', f'subnet = "{_subnet(network)}"']
+def _quorum_addresses(servers: Sequence[FoundServer]) -> dict[int, tuple[IPv4Address, ...]]:
+    """By which addresses each server is known to the others, as another of them resolves its names."""
+    members = members_of(servers[0].config)
+    names = sorted({a for m in members.values() for a in m.addresses if _address(a) is None})
+    views = [(server.id, _resolved(server.container, names)) for server in servers[:2]] if names else []
+    found: dict[int, tuple[IPv4Address, ...]] = {}
     for server in servers:
-        role = "observer" if ":observer" in lines.get(str(server.id), "") else "participant"
-        text += ["[[server]]", f"id = {server.id}", f'role = "{role}"']
-        text += _nics({switches[n]: a for n, a in server.addresses.items() if n in switches})
-    taken = {address for server in servers for address in server.addresses.values()}
-    text += ["[[client_host]]", 'name = "c1"']
-    text += _nics({switches[str(n.name)]: _free_address(n, taken) for n in networks})
-    return "\n".join(text) + "\n"
+        view = next((view for seer, view in views if seer != server.id), {})
+        texts = members[server.id].addresses if server.id in members else ()
+        found[server.id] = tuple(a for t in texts if (a := _address(t) or view.get(t)) is not None)
+    return found
 
 
-def _nics(addresses: Mapping[str, IPv4Address]) -> list[str]:
-    names = sorted(addresses)
-    pairs = ", ".join(f'{name} = "{addresses[name]}"' for name in names)
-    return [f"switches = [{', '.join(json.dumps(name) for name in names)}]", f"addresses = {{ {pairs} }}"]
+def _resolved(container: Container, names: Sequence[str]) -> dict[str, IPv4Address]:
+    """The address of each name, as a container sees it; those are left out that it cannot tell."""
+    answer = run_in(container, ["sh", "-c", _RESOLVE, "sh", *names]) or ""
+    words = [line.split() for line in answer.splitlines()]
+    return {w[0]: address for w in words if len(w) > 1 and (address := _address(w[1])) is not None}
+
+
+def _address(text: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return None
+
+
+# --- making it whole -----------------------------------------------------------------------------------------
+
+
+def start_all(client: docker.DockerClient, name: str) -> None:
+    """Start and continue every server of an ensemble; other containers of its name stay as they are.
+
+    Raises:
+        UsageError: as `find_ensemble`.
+        TestbedError: the engine refused.
+    """
+    with refusals(one_line(name)):
+        servers, absent = _look_around(client, name)
+        for container in [*(s.container for s in servers), *(a.container for a in absent)]:
+            revive(container)
+
+
+def revive(container: Container) -> None:
+    """Start a container if it has ended, and let it go on if it was paused or stopped."""
+    container.reload()
+    if container.status == "paused":
+        container.unpause()
+    container.start()  # nothing, if it runs
+    container.kill(signal="SIGCONT")

@@ -13,6 +13,7 @@ from harness.errors import EnvironmentLacking
 from harness.testbed.client import AgentClient
 from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
+from harness.testbed.turns import turn
 from harness.topology.model import Topology
 from harness.zookeeper.java import find_java
 
@@ -54,6 +55,16 @@ def engine() -> Iterator[docker.DockerClient]:
         require("docker", str(lacking))
     yield client
     client.close()
+
+
+@pytest.fixture
+def subnets(engine: docker.DockerClient) -> Iterator[None]:
+    """The library's subnets on the engine, which exist once, for this test alone.
+
+    Not for tests that start a pytest of their own: the plugin waits for its turn itself.
+    """
+    with turn(engine):
+        yield
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import pytest
 from docker.models.containers import Container
 
 from harness.errors import EngineUnavailable, TestbedError
-from harness.images.archive import Entry, Image, Settings, write_layer
+from harness.images.archive import Entry, Image, Layer, Settings, write_layer
 from harness.images.filesystem import SUITE, file_system
 from harness.images.helper import build_helper_image, ensure_helper_image, helper_image_tag
-from harness.images.loading import id_of, load, run_and_fetch, untag
+from harness.images.loading import id_of, keep_newest, load, run_and_fetch, untag
 from harness.images.server import build_server_image, find_server_image
 from harness.images.toxiproxy import CONTROL_PORT, VERSION, build_toxiproxy_image
 from harness.zookeeper.cache import CACHE_VARIABLE
@@ -270,6 +270,20 @@ def test_a_helper_made_twice_is_the_same(engine: docker.DockerClient, maker: Non
     assert id_of(engine, f"{scratch}-uncompiled") is None
 
 
+def test_old_ones_go_and_new_ones_stay(scratch: str, engine: docker.DockerClient, tmp_path: Path) -> None:
+    name = f"{scratch.rpartition(':')[0]}-many"
+    tags = [f"{name}:{number}" for number in (3, 1, 4, 2)]
+    try:
+        for tag in tags:
+            layer = write_layer([Entry("/a", secrets.token_bytes(8))], tmp_path / "layer.tar")
+            load(engine, Image(tag, (layer,), Settings(cmd=("/a",)), "amd64", ("test",)))
+        keep_newest(engine, name, 2, always=tags[0])
+        assert [tag for tag in tags if id_of(engine, tag) is not None] == [tags[0], *tags[2:]]
+    finally:
+        for tag in tags:
+            untag(engine, tag)
+
+
 def test_a_helper_on_another_image(scratch: str, start: Start, engine: docker.DockerClient, maker: None) -> None:
     """As where no Debian can be made. Here the other image with a Python is the helper itself."""
     made = ensure_helper_image(engine, quiet)
@@ -331,6 +345,14 @@ def test_where_a_servers_image_is_found(engine: docker.DockerClient, second: str
     finally:
         untag(engine, f"zookeeper:{second}")
     assert told == []
+
+
+def test_an_image_that_the_engine_refuses(scratch: str, engine: docker.DockerClient, tmp_path: Path) -> None:
+    layer = write_layer([Entry("/a", b"")], tmp_path / "layer.tar")
+    wrong = Image(scratch, (Layer(layer.path, "0" * 64),), Settings(cmd=("/a",)), "amd64", ("test",))
+    with pytest.raises(TestbedError, match=r"did not take an image \(likely cause: .*0000"):
+        load(engine, wrong)
+    assert id_of(engine, scratch) is None
 
 
 def test_an_image_that_is_made_anew_leaves_nothing_behind(

@@ -17,6 +17,7 @@ from harness.errors import TestbedError
 from harness.history.folder import RunFolder, ServerFolder
 from harness.history.records import Event
 from harness.testbed.handles import Exit, Link, Process
+from harness.testbed.reach import HOST_DOWN
 from harness.testbed.wire import LinkState
 from harness.testbed.wire import Path as Reached
 from harness.topology.model import Server, Topology
@@ -44,6 +45,8 @@ class MemoryTestbed:
     immortal: set[str] = field(default_factory=set)
     #: Hosts whose servers live and say nothing.
     silent: set[str] = field(default_factory=set)
+    #: Whether servers are containers, whose NICs are there only while they run.
+    containers: bool = False
     #: Every batch of changes, in order.
     batches: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
 
@@ -87,11 +90,17 @@ class MemoryTestbed:
         del timeout_ms
         nics = [nic for nic in self.topology.nics() if nic.switch in switches]
         return tuple(
-            Reached(a.host, b.host, a.switch, 100.0 if self._passes(a.host, b.host, a.switch) else None)
+            Reached(a.host, b.host, a.switch, *self._answer(a.host, b.host, a.switch))
             for a in nics
             for b in nics
             if a.switch == b.switch and a.host != b.host
         )
+
+    def _answer(self, source: str, destination: str, switch: str) -> tuple[float | None, str]:
+        servers = {server.host for server in self.topology.servers} if self.containers else set()
+        if any(host in servers and not self.living(host) for host in (source, destination)):
+            return None, HOST_DOWN
+        return (100.0 if self._passes(source, destination, switch) else None), ""
 
     def _passes(self, source: str, destination: str, switch: str) -> bool:
         return all(self._up[link] for link in (Link(switch), Link(switch, source), Link(switch, destination)))

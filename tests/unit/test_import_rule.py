@@ -42,7 +42,8 @@ RULE = {
     "testbed": floor("errors topology", "hosts and switches know nothing of what runs on them"),
     "zookeeper": floor("errors topology testbed history", "the system under test does not know who breaks or uses it"),
     "images": floor(
-        "errors topology zookeeper testbed.engine", "images are made for an engine, by whoever comes to run them there"
+        "errors topology zookeeper testbed.engine testbed.reaper",
+        "images are made for an engine, by whoever comes to run them there",
     ),
     "nemesis": floor("errors topology testbed zookeeper history", "what breaks things does not know who uses them"),
     "stage": floor(

@@ -143,6 +143,12 @@ def test_mmdebstrap_fails_after_it_wrote_an_archive(tmp_path: Path, environ: Map
     assert not list((tmp_path / "cache" / "images").glob("*.tar"))
 
 
+def test_an_archive_without_packages_is_none(tmp_path: Path, environ: Mapping[str, str]) -> None:
+    program(tmp_path / "programs", "mmdebstrap", "echo I: done >&2")
+    with pytest.raises(EngineUnavailable, match="likely cause: I: done"):
+        make(environ)
+
+
 def test_it_is_made_once_and_again_on_demand(tmp_path: Path, environ: Mapping[str, str]) -> None:
     mmdebstrap(tmp_path, "ab")
     first = make(environ)

@@ -317,6 +317,17 @@ def test_a_target_that_is_not_there_is_refused_before_anything_happens(kind: str
         assert it.is_whole()
 
 
+@pytest.mark.parametrize(("kind", "target"), [("switch-down", "net1"), ("link-down", "zk3:net1")])
+def test_a_link_is_proved_while_another_server_is_down(kind: str, target: str) -> None:
+    """Where servers are containers, a killed one has no NICs to measure with; that is not this fault's doing."""
+    with world() as it:
+        it.testbed.containers = True
+        with it.nemesis.kill("zk3"), it.nemesis.fault(kind, target):
+            pass
+        assert [moment for moment in it.story if moment.split()[1] == "1"] == life(1)
+        assert it.is_whole()
+
+
 def test_two_threads_never_share_a_fault() -> None:
     with world() as it:
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from harness.errors import PlanError
 from harness.history.scenario import LoadSpec
 from harness.nemesis.kinds import KINDS
+from harness.nemesis.offers import Guest
 from harness.nemesis.plan import Plan, RandomFaults, Step, check_plan, expand
 from harness.nemesis.plan_loader import library_plans, load_plan, parse_plan
 from harness.topology.loader import library_topologies, load_topology
@@ -177,6 +178,30 @@ def test_drawn_faults_are_held_against_the_topology() -> None:
     plan = parse_plan('title = "T"\nduration = "5s"\n[[random]]\nfaults = ["restart"]\ncount = 1\nserver = 4\n', "t")
     with pytest.raises(PlanError, match=r'^t:random\[0\]: .* there is no server "zk4"'):
         check_plan(plan, load_topology("dual-net"))
+
+
+@pytest.mark.parametrize(
+    ("name", "guest", "said"),
+    [
+        (
+            "leader-kill",
+            Guest("zk2", removed_at_end=True),
+            "leader-kill:step[0]: fault kill is not offered of zk2: its",
+        ),
+        (
+            "mixed",
+            Guest("zk1", removed_at_end=True),
+            "mixed:random[0]: fault kill is not offered of zk1: its container",
+        ),
+        ("leader-pause", Guest("zk3", "tini"), "fault pause is not offered of zk3: the first process of its container"),
+    ],
+)
+def test_a_plan_is_held_against_what_is_offered(name: str, guest: Guest, said: str) -> None:
+    plan, topology = load_plan(name), load_topology("dual-net")
+    check_plan(plan, topology, [Guest(s.host, "java") for s in topology.servers])
+    with pytest.raises(PlanError) as caught:
+        check_plan(plan, topology, [Guest("zk9", "java"), guest])
+    assert said in str(caught.value)
 
 
 @st.composite

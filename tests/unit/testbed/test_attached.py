@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,40 @@ def test_input_is_sent_as_it_is_and_close_is_its_end() -> None:
             closed.append(stream.closed)
         assert closed == [False, True, True]
         assert engine.recv(100) == b""
+
+
+def encrypted(kind: int) -> ssl.SSLContext:
+    """Without certificates: this is about how such a socket is read and written."""
+    context = ssl.SSLContext(kind)
+    if kind == ssl.PROTOCOL_TLS_CLIENT:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("aNULL:@SECLEVEL=0")
+    return context
+
+
+@settings(deadline=None)
+@given(PIECES)
+def test_a_connection_with_tls(pieces: list[tuple[int, bytes]]) -> None:
+    far, near = socket.socketpair()
+    with ThreadPoolExecutor(1) as executor:
+        served = executor.submit(encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, far, server_side=True)
+        stream = AttachedStream(encrypted(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(near))
+        engine = served.result()
+    engine.settimeout(10)
+    with engine:
+        assert stream.read() is None
+        assert stream.write(b"request") == 7
+        assert engine.recv(100) == b"request"
+        engine.sendall(framed([*pieces, (1, b"x" * 40_000)]))
+        got, deadline = b"", time.monotonic() + 10
+        while not got.endswith(b"x" * 40_000):
+            got += stream.read() or b""
+            assert time.monotonic() < deadline
+        assert got == b"".join(data for kind, data in pieces if kind == 1) + b"x" * 40_000
+        stream.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert engine.recv(100) == b""
 
 
 class Blocking:

@@ -1,0 +1,102 @@
+"""Which kinds of fault are offered where, why not, and where the same kind is not quite the same fault.
+
+Faults are made of what all testbeds have: links, and signals to a server's first process. So every kind is offered on
+every testbed, except for servers that somebody else started in a way that a fault would not survive, or would not feel.
+A plan is held against this before anything is started; `zkchaos doctor` prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.nemesis.kinds import KINDS, Aim
+from harness.nemesis.targets import is_role, server_ids
+
+#: Kinds that end a server's process.
+_ENDING = ("kill", "restart")
+#: What a server's first process is called, where it is the server itself, or where nobody can say.
+_SERVER = ("java", "")
+
+_REMOVED = "its container is removed when it ends (`--rm`), with all its data"
+_SHIELDED = "the first process of its container is {process}, which would be stopped in place of the server"
+
+#: For the table of what is offered; what can be said before an ensemble is known.
+_ATTACHED = {
+    "kill": "not where a container is removed when it ends (`--rm`): its data would go with it",
+    "restart": "not where a container is removed when it ends (`--rm`): its data would go with it",
+    "pause": "not where a container's first process is another than the server (`init: true`, a shell): the signal "
+    "would stop that one in place of the server",
+}
+_CONTAINER_ENDS = (
+    "the server's NICs vanish with its container until it is started again: who connects meanwhile gets no answer, "
+    "where on namespaces it is refused at once"
+)
+_DIFFERENCES = {"kill": _CONTAINER_ENDS, "restart": _CONTAINER_ENDS}
+_ATTACHED_DIFFERENCES = {
+    "switch-down": "it cuts off whatever else is on that network, too",
+    "pause": "the engine takes the signal for a wish to end it: its restart policy rests until its next start",
+}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A server that somebody else started in a container, as far as it matters to what can be done to it."""
+
+    host: str
+    #: The name of its container's first process, which is the one that the engine sends signals to.
+    first_process: str = ""
+    #: Whether the engine removes the container when it ends.
+    removed_at_end: bool = False
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One kind of fault in one place."""
+
+    kind: str
+    #: Of which servers it is not offered, and why; empty where it is offered of all.
+    unless: str = ""
+    #: In what it differs from the same kind on namespaces, where it does.
+    differs: tuple[str, ...] = ()
+
+
+def offers(testbed: str, *, attached: bool = False) -> tuple[Offer, ...]:
+    """Every kind of fault on a testbed, in the order of the table of kinds.
+
+    Args:
+        testbed: `namespaces`, `docker`, `docker-helper`.
+        attached: whether the servers are somebody else's.
+    """
+    differences = ([] if testbed == "namespaces" else [_DIFFERENCES]) + ([_ATTACHED_DIFFERENCES] if attached else [])
+    return tuple(
+        Offer(kind, _ATTACHED.get(kind, "") if attached else "", tuple(d[kind] for d in differences if kind in d))
+        for kind in KINDS
+    )
+
+
+def refusal(kind: str, target: str, guests: Iterable[Guest]) -> str:
+    """Why a kind of fault is not offered of a target; empty where it is.
+
+    Args:
+        kind: a name in `KINDS`.
+        target: as in a plan; a role may turn out to be any server.
+        guests: the servers that are somebody else's.
+    """
+    if KINDS[kind].aim is not Aim.SERVERS:
+        return ""
+    hosts = None if is_role(Aim.SERVERS, target) else {f"zk{number}" for number in server_ids(target)}
+    for guest in guests:
+        if hosts is not None and guest.host not in hosts:
+            continue
+        if reason := _refusal_of(kind, guest):
+            return f"{guest.host}: {reason}"
+    return ""
+
+
+def _refusal_of(kind: str, guest: Guest) -> str:
+    if kind in _ENDING and guest.removed_at_end:
+        return _REMOVED
+    if kind == "pause" and guest.first_process not in _SERVER:
+        return _SHIELDED.format(process=guest.first_process)
+    return ""

@@ -1,0 +1,50 @@
+"""Which kinds of fault are offered where."""
+
+import pytest
+
+from harness.nemesis.kinds import KINDS, Aim
+from harness.nemesis.offers import Guest, offers, refusal
+from harness.stage.make import TESTBEDS
+
+REMOVED, SHIELDED = Guest("zk1", "java", removed_at_end=True), Guest("zk2", "docker-init")
+
+
+@pytest.mark.parametrize("testbed", TESTBEDS)
+def test_every_kind_is_offered_on_every_testbed(testbed: str) -> None:
+    assert [offer.kind for offer in offers(testbed)] == list(KINDS)
+    assert not any(offer.unless for offer in offers(testbed))
+
+
+def test_both_ways_to_docker_offer_the_same_and_say_how_it_differs_from_namespaces() -> None:
+    assert offers("docker") == offers("docker-helper")
+    assert {offer.kind for offer in offers("docker") if offer.differs} == {"kill", "restart"}
+    assert not any(offer.differs for offer in offers("namespaces"))
+
+
+def test_of_servers_of_others_it_is_said_what_is_not_offered() -> None:
+    attached = {offer.kind: offer for offer in offers("docker", attached=True)}
+    assert {kind for kind, offer in attached.items() if offer.unless} == {"kill", "restart", "pause"}
+    assert {kind for kind, offer in attached.items() if offer.differs} == {"kill", "restart", "pause", "switch-down"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_table_says_is_what_is_refused(kind: str) -> None:
+    """No kind is refused of which the table of doctor does not say so, and each that it names can be refused."""
+    target = {Aim.SWITCH: "net1", Aim.LINK: "zk1:net1", Aim.SERVERS: "all"}[KINDS[kind].aim]
+    told = {offer.kind: offer.unless for offer in offers("docker", attached=True)}[kind]
+    assert bool(refusal(kind, target, [REMOVED, SHIELDED])) == bool(told)
+    assert refusal(kind, target, [Guest("zk1", "java"), Guest("zk2")]) == ""
+
+
+@pytest.mark.parametrize("target", ["zk1", "zk3,zk1", "leader", "a follower", "minority", "majority", "all", "random"])
+def test_a_target_that_may_be_that_server_is_refused(target: str) -> None:
+    assert refusal("kill", target, [REMOVED]).startswith("zk1: its container is removed when it ends")
+    assert refusal("restart", target, [REMOVED]).startswith("zk1: ")
+    assert refusal("pause", target, [REMOVED]) == ""
+
+
+def test_other_servers_may_still_be_aimed_at() -> None:
+    guests = [REMOVED, SHIELDED, Guest("zk3")]
+    assert refusal("kill", "zk2,zk3", guests) == ""
+    assert refusal("pause", "zk1,3", guests) == ""
+    assert "docker-init, which would be stopped" in refusal("pause", "zk2", guests)
