@@ -73,6 +73,8 @@ class Network:
         #: What is cut, so that a container that starts meanwhile is cut off, too.
         self._cut: set[_Cable] = set()
         self._cut_switches: set[int] = set()
+        #: Ports that were made here, and not by the engine for a container.
+        self._made: list[int] = []
         self._prober = Prober()
         # The thread that ends the agent restores what the main thread may be cutting right now.
         self._breaking = threading.Lock()
@@ -155,6 +157,7 @@ class Network:
             peer = {"ifname": port_name, "net_ns_fd": switches.descriptor}
             space.netlink.link("add", ifname=nic.switch, index=own, kind="veth", peer=peer, state="up")
             port = switches.index_of(port_name)
+            self._made.append(port)
             space.netlink.addr("add", index=own, address=nic.address, prefixlen=nic.prefix_length)
             switches.netlink.link(
                 "set", index=port, master=switches.indexes[nic.switch], state="up", ifalias=f"{host.name}:{nic.switch}"
@@ -299,6 +302,10 @@ class Network:
                 for index in (*self._cut_switches, *cut):
                     with contextlib.suppress(NetlinkError):
                         netlink.link("set", index=index, state="up")
+                # A client's connection that could not say goodbye keeps its host, and so the port, for minutes.
+                for index in self._made:
+                    with contextlib.suppress(NetlinkError):
+                        netlink.link("del", index=index)
 
     # --- looking at it --------------------------------------------------------------------------------------
 

@@ -87,7 +87,8 @@ BROKEN = {
     ),
     "address that is none": (
         'title = "T"\n' + SWITCH + server(1, "net1", more='addresses = { net1 = "zk1" }'),
-        'x.toml:server[0].addresses.net1: found "zk1": this is not an IPv4 address; allowed: an address in 10.77.1.0/24',
+        'x.toml:server[0].addresses.net1: found "zk1": this is not an IPv4 address; '
+        "allowed: an address in 10.77.1.0/24",
     ),
     "address of another network": (
         'title = "T"\n' + SWITCH + server(1, "net1", more='addresses = { net1 = "10.78.1.1" }'),
