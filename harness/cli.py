@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -70,6 +70,8 @@ def run(
         duration_s = parse_duration(duration) if duration is not None else None
     except ValueError as problem:
         raise UsageError(str(problem), where="--duration") from problem
+    if attach_to is not None:
+        _refuse_beside_attach({"--topology": topology, "--zookeeper": zookeeper, "--single-address": single_address})
     testbed, found, guests = _attached(testbed, attach_to)
     request = make_request(
         plan,
@@ -114,6 +116,12 @@ def run(
         show_overall(_console, judgement, str(page), request.scenario.repeat)
         if failure is None:
             raise typer.Exit(EXIT_INTERRUPTED if interrupted else judgement.overall.exit_code)
+
+
+def _refuse_beside_attach(options: Mapping[str, object]) -> None:
+    for option, value in options.items():
+        if value:
+            raise UsageError("an ensemble that runs already is what it is", where=option, next_step="leave it out")
 
 
 def _attached(testbed: Testbeds, name: str | None) -> tuple[Testbeds, Topology | None, tuple[Guest, ...]]:
@@ -311,7 +319,7 @@ def attach(
 def fault(
     kind: Annotated[str, typer.Argument(help="A kind of fault, as `zkchaos plans` lists them.")],
     target: Annotated[str, typer.Argument(help="As in a plan: net1, zk2, zk2:net1, leader, `a follower`, minority.")],
-    for_: Annotated[str, typer.Option("--for", help="How long, as 10s.")] = "10s",
+    for_: Annotated[str | None, typer.Option("--for", help="How long; 10s if not said.")] = None,
     name: Annotated[str | None, typer.Option("--on", help="What to break; else what was attached last.")] = None,
     helper: Annotated[bool, typer.Option("--helper", help="Through the helper container, also as root.")] = False,
 ) -> None:
@@ -320,20 +328,21 @@ def fault(
     from harness.topology.duration import parse_duration
 
     try:
-        seconds = parse_duration(for_)
+        seconds = parse_duration(for_) if for_ is not None else None
     except ValueError as problem:
         raise UsageError(str(problem), where="--for") from problem
-    break_once(_console, name or remembered(), kind, target, seconds, helper=helper)
+    break_once(_console, remembered() if name is None else name, kind, target, seconds, helper=helper)
 
 
 @app.command()
 def doctor(runs: RunsOption = Path("runs")) -> None:
     """Say what this machine can do, and what to do about the rest."""
     from harness.doctor import examine, show_findings
+    from harness.doctor_finding import possible
 
     findings = examine(runs)
     show_findings(_console, findings)
-    raise typer.Exit(0 if all(f.ok or not f.needed for f in findings) else 3)
+    raise typer.Exit(0 if possible(findings) else 3)
 
 
 @app.command()

@@ -98,7 +98,7 @@ class LiveView:
 
     def _say(self, text: str, at: int) -> None:
         seconds = (at - self._start) / 1e9 if self._start is not None else 0.0
-        self._progress.console.print(f"{seconds:7.2f} s  {text}", highlight=False)
+        self._progress.console.print(f"{seconds:7.2f} s  {text}", highlight=False, soft_wrap=True)
 
 
 def show_judgement(console: Console, judgement: Judgement) -> None:
@@ -112,13 +112,13 @@ def show_judgement(console: Console, judgement: Judgement) -> None:
         table.add_row(verdict.guarantee, finding, Text(verdict.summary))
     console.print(table)
     for verdict in judgement.violated():
-        console.print(Text(f"{verdict.guarantee}: {verdict.promise}", style="bold red"))
+        console.print(Text(f"{verdict.guarantee}: {verdict.promise}", style="bold red"), soft_wrap=True)
         for witness in verdict.witnesses:
-            console.print(Text(f"  - {witness.text}"))
+            console.print(Text(f"  - {witness.text}"), soft_wrap=True)
         for note in verdict.notes:
-            console.print(Text(f"  {note}", style="yellow"))
+            console.print(Text(f"  {note}", style="yellow"), soft_wrap=True)
     for reason in judgement.broken:
-        console.print(Text(f"broken: {reason}", style="magenta"))
+        console.print(Text(f"broken: {reason}", style="magenta"), soft_wrap=True)
 
 
 def show_overall(console: Console, judgement: Judgement, page: str, repeat: str) -> None:

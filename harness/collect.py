@@ -5,6 +5,7 @@ Without this, a lagging server would look like a forked one, and a lost write li
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,16 @@ def collect(ensemble: Ensemble, paths: Sequence[str], record: Record) -> None:
         for reads in pool.map(lambda server: _read_all(ensemble, server, paths), applied):
             for event in reads:
                 record(event)
+
+
+def sweep(ensemble: Ensemble, root: str) -> None:
+    """Remove the load's znodes from an ensemble that is somebody else's; what cannot be removed stays."""
+    with contextlib.suppress(EnsembleError, KazooException, KazooTimeoutError):
+        leader = ensemble.wait_for_quorum(within=_QUORUM_TIMEOUT)
+        with server_client(ensemble.testbed, ensemble.topology.server(leader).host) as client:
+            for path in (root, _BARRIER_PATH):
+                client.delete(path, recursive=True)
+            client.delete(ROOT)  # unless another run has something there
 
 
 def _keep_admin_words(ensemble: Ensemble) -> None:

@@ -7,13 +7,14 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from harness.doctor_finding import CapabilityFinding
+from harness.doctor_finding import ENGINES, EVERYBODY, NAMESPACES, NOBODY, CapabilityFinding, missing, possible
 from harness.doctor_offers import show_offers
 from harness.errors import ZkChaosError
 from harness.run import LEAST_FREE
@@ -37,15 +38,15 @@ def examine(runs: Path) -> list[CapabilityFinding]:
 
 def _python() -> CapabilityFinding:
     version = platform.python_version()
-    return CapabilityFinding("Python", sys.version_info >= (3, 11), True, f"{version} on {platform.system()}")
+    return CapabilityFinding("Python", sys.version_info >= (3, 11), EVERYBODY, f"{version} on {platform.system()}")
 
 
 def _java() -> CapabilityFinding:
     try:
         java = find_java()
     except ZkChaosError as problem:
-        return CapabilityFinding("Java", False, True, problem.what, problem.next_step)
-    return CapabilityFinding("Java", True, True, f"{java.version_line}, from {java.source}")
+        return CapabilityFinding("Java", False, NAMESPACES, problem.what, problem.next_step)
+    return CapabilityFinding("Java", True, NAMESPACES, f"{java.version_line}, from {java.source}")
 
 
 def _namespaces() -> CapabilityFinding:
@@ -54,13 +55,13 @@ def _namespaces() -> CapabilityFinding:
         testbed = NamespacesTestbed(load_topology("single-net"))
     except ZkChaosError as problem:
         text = f"{problem.what} ({problem.cause})" if problem.cause else problem.what
-        return CapabilityFinding("namespaces testbed", False, True, text, problem.next_step)
+        return CapabilityFinding("namespaces testbed", False, NAMESPACES, text, problem.next_step)
     try:
         paths = testbed.reach(["net1"], timeout_ms=500)
         answered = sum(p.micros is not None for p in paths)
         way = "in a user namespace, no root needed" if testbed.rootless else "as root, no user namespace needed"
         found = f"{way}; {answered} of {len(paths)} paths of single-net answer"
-        return CapabilityFinding("namespaces testbed", answered == len(paths), True, found)
+        return CapabilityFinding("namespaces testbed", answered == len(paths), NAMESPACES, found)
     finally:
         testbed.close()
 
@@ -69,28 +70,28 @@ def _zookeeper() -> CapabilityFinding:
     try:
         distribution = resolve(DEFAULT_VERSION)
     except ZkChaosError as problem:
-        return CapabilityFinding("ZooKeeper", False, True, problem.what, problem.next_step)
+        return CapabilityFinding("ZooKeeper", False, NAMESPACES, problem.what, problem.next_step)
     found = f"{distribution.version}, {len(distribution.jars)} jars from {distribution.source}, hashes verified"
-    return CapabilityFinding("ZooKeeper", True, True, found)
+    return CapabilityFinding("ZooKeeper", True, NAMESPACES, found)
 
 
 def _disk(runs: Path) -> CapabilityFinding:
     place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     step = "" if free >= LEAST_FREE else "free space, or choose another place with --runs"
-    return CapabilityFinding("disk", free >= LEAST_FREE, True, f"{free // 2**20} MB free for {runs}", step)
+    return CapabilityFinding("disk", free >= LEAST_FREE, EVERYBODY, f"{free // 2**20} MB free for {runs}", step)
 
 
 def _cores() -> CapabilityFinding:
     cores = os.cpu_count() or 1
     step = "" if cores > 1 else "elections and recovery will be slower than on a server"
-    return CapabilityFinding("cores", cores > 1, False, str(cores), step)
+    return CapabilityFinding("cores", cores > 1, NOBODY, str(cores), step)
 
 
 def _chromium() -> CapabilityFinding:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     step = "" if path else "only the harness's own tests of the page need it: apt install chromium"
-    return CapabilityFinding("Chromium", path is not None, False, "found" if path else "not found", step)
+    return CapabilityFinding("Chromium", path is not None, NOBODY, "found" if path else "not found", step)
 
 
 def _docker() -> list[CapabilityFinding]:
@@ -98,7 +99,7 @@ def _docker() -> list[CapabilityFinding]:
         client = connect_engine(_ENGINE_S)
     except ZkChaosError as problem:
         found = f"{problem.what}: {problem.cause}" if problem.cause else problem.what
-        return [CapabilityFinding("Docker engine", False, False, found, problem.next_step)]
+        return [CapabilityFinding("Docker engine", False, ENGINES, found, problem.next_step)]
     from harness.doctor_docker import examine_engine  # noqa: PLC0415  # its SDK is an extra, which is there now
 
     with contextlib.closing(client):
@@ -109,12 +110,25 @@ def show_findings(console: Console, findings: list[CapabilityFinding]) -> None:
     """The findings as a table."""
     table = Table("", "what", "found", "what to do", box=None)
     for finding in findings:
-        mark = "[green]ok[/green]" if finding.ok else "[red]no[/red]" if finding.needed else "[yellow]-[/yellow]"
+        mark = "[green]ok[/green]" if finding.ok else _mark(finding)
         table.add_row(mark, finding.what, finding.found, finding.next_step)
     console.print(table)
     console.print()
     show_offers(console, findings)
     console.print()
-    lacking = [f.what for f in findings if f.needed and not f.ok]
-    verdict = f"a run is not possible here: {', '.join(lacking)}" if lacking else "runs are possible on this machine"
-    console.print(verdict, highlight=False)
+    console.print(_verdict(findings), highlight=False)
+
+
+def _mark(finding: CapabilityFinding) -> str:
+    """What the usual testbed cannot do without is missed more than the rest."""
+    return "[red]no[/red]" if set(NAMESPACES) & set(finding.needed_by) else "[yellow]-[/yellow]"
+
+
+def _verdict(findings: Sequence[CapabilityFinding]) -> str:
+    testbeds = possible(findings)
+    lacking = ", ".join(finding.what for finding in missing(findings, NAMESPACES[0]))
+    if not testbeds:
+        return f"a run is not possible here: {lacking}"
+    if lacking:
+        return f"runs are possible with `--testbed {testbeds[0]}`; on namespaces they are not: {lacking}"
+    return f"runs are possible on this machine: {', '.join(testbeds)}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import docker
 
 from harness.compose_project import compose_command
-from harness.doctor_finding import CapabilityFinding
+from harness.doctor_finding import ENGINES, NOBODY, CapabilityFinding
 from harness.errors import ZkChaosError
 from harness.images.helper import helper_image_tag
 from harness.images.loading import id_of
@@ -49,7 +49,7 @@ def _finding(
         ok, found, next_step = examine(client)
     except ZkChaosError as problem:
         ok, found, next_step = False, problem.what, problem.next_step
-    return CapabilityFinding(what, ok, False, found, next_step)
+    return CapabilityFinding(what, ok, ENGINES if what == ENGINE else NOBODY, found, next_step)
 
 
 def _version(client: docker.DockerClient) -> tuple[bool, str, str]:

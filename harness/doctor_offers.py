@@ -10,42 +10,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.doctor_finding import CapabilityFinding
+from harness.doctor_finding import CapabilityFinding, missing
 from harness.nemesis.kinds import KINDS
 from harness.nemesis.offers import Offer, offers
+from harness.stage.make import TESTBEDS
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A testbed as the table shows it."""
+    """What the table says of a testbed, or of an ensemble that runs already on one."""
 
     name: str
+    testbed: str
     offers: tuple[Offer, ...]
-    #: What it is not possible without, by the names of findings.
-    needs: tuple[str, ...]
 
 
 _COLUMNS = (
-    _Column("namespaces", offers("namespaces"), ("Java", "namespaces testbed", "ZooKeeper")),
-    _Column("docker", offers("docker"), ("Docker engine",)),
-    _Column("docker-helper", offers("docker-helper"), ("Docker engine",)),
-    _Column("--attach", offers("docker", attached=True), ("Docker engine",)),
+    *(_Column(testbed, testbed, offers(testbed)) for testbed in TESTBEDS),
+    _Column("--attach", "docker", offers("docker", attached=True)),
 )
 
 
 def show_offers(console: Console, findings: Sequence[CapabilityFinding]) -> None:
     """The table; below it what is not offered or is not quite the same, and why."""
-    lacking = {finding.what: finding for finding in findings if not finding.ok}
-    missing = {column.name: [lacking[need] for need in column.needs if need in lacking] for column in _COLUMNS}
+    lacking = {column.name: missing(findings, column.testbed) for column in _COLUMNS}
     table = Table("fault", *(column.name for column in _COLUMNS), box=None)
     for number, kind in enumerate(KINDS):
-        table.add_row(kind, *(_word(column.offers[number], here=not missing[column.name]) for column in _COLUMNS))
+        table.add_row(kind, *(_word(column.offers[number], here=not lacking[column.name]) for column in _COLUMNS))
     console.print(table)
-    for finding, columns in _grouped((f, column.name) for column in _COLUMNS for f in missing[column.name]):
+    for finding, columns in _grouped((f, column.name) for column in _COLUMNS for f in lacking[column.name]):
         _say(console, f"{columns}: not here, for want of {finding.what}: {finding.found}")
-    here = [column for column in _COLUMNS if not missing[column.name]]
+    here = [column for column in _COLUMNS if not lacking[column.name]]
     reasons = [(o.unless, column.name, o.kind) for column in here for o in column.offers if o.unless]
     reasons += [(f"differs: {why}", column.name, o.kind) for column in here for o in column.offers for why in o.differs]
     for reason, columns in _grouped((reason, column) for reason, column, _kind in reasons):

@@ -137,8 +137,8 @@ def _topology(request: pytest.FixtureRequest) -> Topology:
 def _testbed(node: pytest.Item) -> str:
     """As its marker says, else the option, else the ini file."""
     marker = node.get_closest_marker("testbed")
-    said = marker.args[0] if marker and marker.args else node.config.getoption("--zkchaos-testbed")
-    return str(said or node.config.getini("zkchaos_testbed"))
+    said = next(iter((*marker.args, *marker.kwargs.values())), None) if marker else None
+    return str(said or node.config.getoption("--zkchaos-testbed") or node.config.getini("zkchaos_testbed"))
 
 
 @contextlib.contextmanager

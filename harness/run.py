@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from harness.collect import collect
+from harness.collect import collect, sweep
 from harness.errors import RunFolderError, StorageFull, ZkChaosError
 from harness.history.folder import LineWriter, RunFolder, storage_error
 from harness.history.records import Event, Note, Phase
@@ -184,6 +184,8 @@ class Run:
         self.record.phase("collect")
         collect(self.ensemble, register_paths(self.scenario.load), self.record)
         self._stage.fetch(self.folder)
+        if self._stage.foreign:
+            sweep(self.ensemble, self.scenario.load.root)
 
     def close(self) -> None:
         """Heal, stop, and say that the run is done. Idempotent."""

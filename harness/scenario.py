@@ -70,8 +70,12 @@ def make_request(
         load = msgspec.structs.replace(load, rate=rate)
     started = now_text()
     if attached is not None:
-        # the registers of an earlier run are still there, and each value is written once in a run
-        load = msgspec.structs.replace(load, root=f"/zkchaos/{_compact(started)}-{seed}")
+        # The registers of an earlier run may still be there, and each value is written once in a run. Which session
+        # timeouts the servers allow is not the plan's to say.
+        least_ms, most_ms = session_timeouts(topology)
+        timeout_ms = min(max(load.session_timeout_ms, least_ms), most_ms)
+        root = f"/zkchaos/{_compact(started)}-{seed}"
+        load = msgspec.structs.replace(load, root=root, session_timeout_ms=timeout_ms)
     check_load(load, topology)
     words = ["zkchaos", "run", plan_name]
     words += ["--attach", attached] if attached else ["--topology", topology_name or plan.topology]
@@ -119,13 +123,21 @@ def check_load(load: LoadSpec, topology: Topology) -> None:
             raise UsageError(
                 f"{value:g} is not allowed", where=f"load.{name}", next_step=f"allowed: {least:g}..{most:g}"
             )
-    tick = topology.zookeeper.tick_ms
-    if not 2 * tick <= load.session_timeout_ms <= 20 * tick:
+    least_ms, most_ms = session_timeouts(topology)
+    if not least_ms <= load.session_timeout_ms <= most_ms:
         raise UsageError(
             f"a session timeout of {load.session_timeout_ms} ms would be changed by the servers",
             where="load.session_timeout",
-            next_step=f"allowed at tickTime {tick}: {2 * tick} to {20 * tick} ms",
+            next_step=f"allowed at tickTime {topology.zookeeper.tick_ms}: {least_ms} to {most_ms} ms",
         )
+
+
+def session_timeouts(topology: Topology) -> tuple[int, int]:
+    """The shortest and the longest session timeout that the servers leave as it is, milliseconds."""
+    options = topology.zookeeper
+    least = options.settings.get("minSessionTimeout", 2 * options.tick_ms)
+    most = options.settings.get("maxSessionTimeout", 20 * options.tick_ms)
+    return int(least), int(most)
 
 
 def now_text() -> str:

@@ -106,7 +106,15 @@ def attach(name: str, topology: Topology, root: Path | None, tell: Tell | None, 
         for i, server in found.servers.items()
     )
     return Stage(
-        testbed, ForeignStarter(testbed), "as in the image", "image", servers, close, foreign=True, fetch=fetch
+        testbed,
+        ForeignStarter(testbed),
+        "as in the image",
+        "image",
+        servers,
+        close,
+        foreign=True,
+        fetch=fetch,
+        remark=testbed.explain_moves,
     )
 
 

@@ -33,6 +33,8 @@ class Stage:
     foreign: bool = False
     #: Copies into the run folder what the servers keep elsewhere.
     fetch: Callable[[RunFolder], None] = field(default=lambda _folder: None)
+    #: What whoever worked on it should be told at the end; mostly nothing.
+    remark: Callable[[], str] = field(default=str)
 
     def environment(self) -> Environment:
         """The machine and the software, for `environment.json`."""

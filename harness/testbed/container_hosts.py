@@ -10,6 +10,7 @@ from http import HTTPStatus
 from docker.errors import APIError
 from docker.models.containers import Container
 
+from harness.errors import TestbedError
 from harness.testbed import wire
 from harness.testbed.agent_testbed import AgentTestbed
 from harness.testbed.client import AgentClient
@@ -17,6 +18,8 @@ from harness.testbed.handles import Exit, Process
 from harness.testbed.refusals import refusals
 from harness.topology.model import Topology
 
+#: States of a process that has ended.
+_GONE = "XZ"
 #: How the engine reports a process that SIGKILL ended, and how the kernel does.
 _KILLED, _BY_SIGKILL = 128 + signal.SIGKILL, -int(signal.SIGKILL)
 #: What the engine answers to a signal for a container that does not run, or is gone.
@@ -65,7 +68,11 @@ class ContainerHosts(AgentTestbed):
         with self._lock:
             self._running[host] = process
         if process.pid:  # else it has ended already, which `exited` will tell
-            self._agent.ask(wire.Join(host, process.pid), wire.Done)
+            try:
+                self._agent.ask(wire.Join(host, process.pid), wire.Done)
+            except TestbedError:
+                if self.state(process) not in _GONE:
+                    raise  # it is not for want of a container that its NICs are missing
         return process
 
     def signal(self, process: Process, number: signal.Signals) -> None:
@@ -91,7 +98,7 @@ class ContainerHosts(AgentTestbed):
         """How it ended, or None while it lives."""
         if process.host not in self.servers:
             return super().exited(process)
-        if process.pid and self.state(process) not in "XZ":
+        if process.pid and self.state(process) not in _GONE:
             return None
         container = self.containers[process.host]
         with refusals(process.host):

@@ -7,12 +7,14 @@ it if this process dies.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import docker
+from docker.errors import DockerException
 from docker.models.containers import Container
 
 from harness.testbed import wire
@@ -20,11 +22,14 @@ from harness.testbed.agent_testbed import host_spec
 from harness.testbed.client import AgentClient
 from harness.testbed.container_hosts import ContainerHosts, client_tag
 from harness.testbed.engine import LABEL_HOST, LABEL_SWITCH, LABEL_TOPOLOGY, run_labels
-from harness.testbed.handles import Process
+from harness.testbed.handles import Exit, Process
 from harness.testbed.leftovers import remove_run
 from harness.testbed.refusals import refusals
 from harness.testbed.subnets import make_bridge
 from harness.topology.model import Server, Switch, Topology
+
+#: Most lines of a container's own words that are kept.
+_LINES = 20_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class ContainerSpec:
     #: Folders in memory, for what a read-only file system must still allow.
     in_memory: Sequence[str] = ("/tmp",)
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: The file that what it says is written to when it has ended; None if nobody wants to know.
+    output: Path | None = None
 
 
 class ContainersTestbed(ContainerHosts):
@@ -71,6 +78,9 @@ class ContainersTestbed(ContainerHosts):
         self._topology, self._client, self._run_id = topology, client, run_id
         self._labels = {**run_labels(run_id), LABEL_TOPOLOGY: topology.name}
         self._closed = False
+        #: Where each host's container has its words kept, and those of which nobody has done so yet.
+        self._outputs: dict[str, Path] = {}
+        self._unheard: dict[str, Process] = {}
         try:
             bridges = self._make_networks(topology.switches)
             hosts = tuple(host_spec(h, container=isinstance(h, Server)) for h in topology.hosts)
@@ -105,7 +115,25 @@ class ContainersTestbed(ContainerHosts):
         if host not in self.containers:
             with refusals(host):
                 self.containers[host] = self._make_container(self.servers[host], spec)
-        return self.start_host(host)
+        if spec.output is not None:
+            self._outputs[host] = spec.output
+        process = self._unheard[host] = self.start_host(host)
+        return process
+
+    def exited(self, process: Process) -> Exit | None:
+        """How it ended, or None while it lives."""
+        end = super().exited(process)
+        if end is not None and self._unheard.get(process.host) is process:
+            self._keep_output(process.host)
+        return end
+
+    def _keep_output(self, host: str) -> None:
+        """Write down what a container has said, as far as it can be had: the engine may keep no logs."""
+        self._unheard.pop(host, None)
+        output = self._outputs.get(host)
+        if output is not None:
+            with contextlib.suppress(DockerException, OSError):
+                output.write_bytes(self.containers[host].logs(tail=_LINES))
 
     def _make_container(self, server: Server, spec: ContainerSpec) -> Container:
         endpoints = {
@@ -139,6 +167,8 @@ class ContainersTestbed(ContainerHosts):
         """Remove containers, networks and client hosts. Idempotent."""
         if not self._closed:
             self._closed = True
+            for host in list(self._unheard):
+                self._keep_output(host)
             try:
                 super().close()
             finally:

@@ -46,6 +46,11 @@ class ServerStatus:
         """Whether it serves clients."""
         return self.role in ("leader", "follower", "observer", "standalone")
 
+    @property
+    def leads(self) -> bool:
+        """Whether it decides alone what is written: it leads a quorum, or stands alone."""
+        return self.role in ("leader", "standalone")
+
 
 DOWN = ServerStatus("down")
 

@@ -16,7 +16,7 @@ from harness.zookeeper.distribution import LoggingBackend
 from harness.zookeeper.java import JVM_FLAGS, PROPERTIES
 from harness.zookeeper.paths import IN_CONTAINER
 from harness.zookeeper.security import security_arguments
-from harness.zookeeper.server_log import LOG_NAME, write_log_config
+from harness.zookeeper.server_log import JVM_LOG, LOG_NAME, write_log_config
 
 #: Who runs the server where we are root: the image's user `zookeeper`.
 _IMAGE_USER = 1000
@@ -59,6 +59,7 @@ class ContainerStarter:
             },
             mounts={ours.absolute(): theirs for ours, theirs in mounts.items()},
             user=f"{uid}:{gid}",
+            output=folder.logs / JVM_LOG,
         )
         return self.testbed.start_container(server.host, spec)
 

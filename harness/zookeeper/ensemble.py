@@ -16,6 +16,7 @@ from harness.topology.model import Server, Topology
 from harness.zookeeper import admin
 from harness.zookeeper.admin import ServerStatus
 from harness.zookeeper.launch import Starter
+from harness.zookeeper.server_log import JVM_LOG, LOG_NAME
 
 #: How often a condition is looked at, seconds. An admin word takes a millisecond.
 _POLL = 0.03
@@ -28,6 +29,8 @@ _STOP_TIMEOUT = 10.0
 #: What is shown of a server's log in an error, and how much of its end is read for that, bytes.
 _LOG_LINES = 3
 _LOG_TAIL = 16 * 1024
+#: What a release's own script always says before the JVM has its say.
+_CHATTER = ("ZooKeeper JMX ", "Using config: ")
 
 #: Takes each event as it happens; a `LineWriter.write` in a run.
 Record = Callable[[Event], None]
@@ -201,7 +204,7 @@ class Ensemble:
 
     def leader(self) -> int | None:
         """The id of the server that says it leads, or None."""
-        leaders = [server_id for server_id, status in self.status().items() if status.role == "leader"]
+        leaders = [server_id for server_id, status in self.status().items() if status.leads]
         return leaders[0] if leaders else None
 
     def wait_for_quorum(self, *, within: float = 30.0) -> int:
@@ -214,7 +217,7 @@ class Ensemble:
         while True:
             status = self.status()
             if self._is_quorum(status):
-                return next(i for i, s in status.items() if s.role == "leader")
+                return next(i for i, s in status.items() if s.leads)
             if time.monotonic() > deadline:
                 raise self._not_formed(f"no quorum within {within:g} s", status)
             time.sleep(_POLL)
@@ -248,7 +251,7 @@ class Ensemble:
     def _is_quorum(self, status: Mapping[int, ServerStatus]) -> bool:
         """One server leads, and a majority of the participants serves."""
         serving = sum(status[s.id].serving for s in self.topology.participants)
-        return serving >= self.topology.quorum_size and any(s.role == "leader" for s in status.values())
+        return serving >= self.topology.quorum_size and any(s.leads for s in status.values())
 
     def _not_formed(
         self, what: str, status: Mapping[int, ServerStatus], suspects: Iterable[int] | None = None
@@ -279,10 +282,10 @@ class Ensemble:
 
 def _last_lines(logs: Path) -> str:
     """The last lines of what the JVM said, then of the server's log."""
-    for name in ("jvm.log", "server.log"):
-        file = logs / name
-        if file.is_file() and (text := _tail(file).strip()):
-            return " / ".join(line.strip()[:200] for line in text.splitlines()[-_LOG_LINES:])
+    for name in (JVM_LOG, LOG_NAME):
+        lines = _tail(logs / name).splitlines() if (logs / name).is_file() else []
+        if telling := [line.strip()[:200] for line in lines if line.strip() and not line.startswith(_CHATTER)]:
+            return " / ".join(telling[-_LOG_LINES:])
     return ""
 
 

@@ -48,6 +48,10 @@ class FoundEnsemble:
     servers: Mapping[int, FoundServer]
     #: The bridge's interface name, by switch.
     bridges: Mapping[str, str]
+    #: What the engine calls the network of each switch.
+    networks: Mapping[str, str]
+    #: The switch, by the other names that its network has.
+    aliases: Mapping[str, str]
     #: Other containers that are on a switch, by switch: its death is theirs, too.
     neighbours: Mapping[str, Sequence[str]]
 
@@ -185,6 +189,8 @@ def _whole(client: docker.DockerClient, name: str, servers: Sequence[FoundServer
         topology,
         {server.id: server for server in servers},
         {switches[n.placed.key]: n.bridge for n in networks},
+        {switches[n.placed.key]: n.placed.names[-1] for n in networks},
+        {name: switches[n.placed.key] for n in networks for name in n.placed.names if name not in switches.values()},
         {switches[n.placed.key]: neighbours_on(n, ours) for n in networks},
     )
 

@@ -30,6 +30,8 @@ _START_SCRIPT = "zkServer.sh"
 _HOST = re.compile(r"zk(\d{1,3})", re.ASCII)
 #: Longest file that is read, bytes.
 _MOST = 256 * 1024
+#: How often a command is run in a container until it says the same twice.
+_ATTEMPTS = 5
 #: How docker-inspect calls a container that neither runs nor will run by itself.
 _ENDED = ("exited", "dead")
 #: What the engine answers to a command for a container that is gone, or does not run.
@@ -218,9 +220,21 @@ def _addresses(container: Container) -> dict[str, IPv4Address]:
 def run_in(container: Container, words: Sequence[str]) -> str | None:
     """What a command in a container prints, at most so much; None if it fails, or is not there.
 
+    A busy engine may lose what a command prints, so it is believed when it comes twice.
+
     Raises:
         APIError: the container does not run.
     """
+    before: str | None = None
+    for number in range(_ATTEMPTS):
+        said = _run_once(container, words)
+        if said == before and number > 0:
+            break
+        before = said
+    return before
+
+
+def _run_once(container: Container, words: Sequence[str]) -> str | None:
     try:
         code, output = container.exec_run(list(words), stderr=False)
     except APIError as problem:
@@ -233,11 +247,18 @@ def run_in(container: Container, words: Sequence[str]) -> str | None:
 def _read(container: Container, path: str) -> str | None:
     """A small file of a container that runs; None if it cannot be read.
 
-    First from within, because the engine's copy sees no tmpfs; then as the engine sees it, which needs no program in
-    the image and no permission of its user.
+    As the engine sees it, which needs no program in the image and no permission of its user; but the engine sees no
+    tmpfs, and follows no link.
     """
-    text = run_in(container, ["head", "-c", str(_MOST), path])
-    return text if text is not None else _archived(container, path)
+    in_memory = [*(container.attrs["HostConfig"].get("Tmpfs") or {}), *_mounted_in_memory(container)]
+    text = None
+    if not any(PurePosixPath(path).is_relative_to(folder) for folder in in_memory):
+        text = _archived(container, path)
+    return text if text is not None else run_in(container, ["head", "-c", str(_MOST), path])
+
+
+def _mounted_in_memory(container: Container) -> list[str]:
+    return [str(m["Destination"]) for m in container.attrs.get("Mounts") or () if m["Type"] == "tmpfs"]
 
 
 def _archived(container: Container, path: str) -> str | None:

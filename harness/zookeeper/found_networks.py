@@ -28,12 +28,12 @@ class FoundNetwork:
 
 
 def networks_of(client: docker.DockerClient, ids: Collection[str]) -> list[FoundNetwork]:
-    """Those of these networks that are bridges with IPv4, in the order of their best names."""
+    """Those of these networks that are bridges with IPv4, in the order of their names."""
     if not ids:
         return []
     fixed = _fixed_addresses(client)
     found = [_network(client.networks.get(i), fixed.get(i, frozenset())) for i in ids]
-    return sorted((n for n in found if n is not None), key=lambda n: n.placed.names)
+    return sorted((n for n in found if n is not None), key=lambda n: (n.placed.label, n.placed.names))
 
 
 def neighbours_on(network: FoundNetwork, ours: Collection[str]) -> Sequence[str]:
@@ -54,12 +54,13 @@ def _network(network: Network, fixed: Collection[IPv4Address]) -> FoundNetwork |
     texts += [a for pool in pools for a in (pool.get("AuxiliaryAddresses") or {}).values()]
     taken = frozenset(a for a in map(_address, texts) if a is not None)
     labels = attrs.get("Labels") or {}
-    names = (labels.get(LABEL_SWITCH), labels.get(_LABEL_NETWORK), attrs["Name"])
+    label, names = labels.get(LABEL_SWITCH) or "", (labels.get(_LABEL_NETWORK), attrs["Name"])
     placed = PlacedNetwork(
         key=str(network.id),
         names=tuple(str(n) for n in names if n),
         subnet=subnet,
         taken=taken | frozenset(fixed),
+        label=str(label),
         pool=_subnet(pools[0].get("IPRange")),
     )
     # as its options say, else as the engine names it

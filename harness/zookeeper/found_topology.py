@@ -6,6 +6,7 @@ So faults, load, judges and pages need not know the difference.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -23,6 +24,8 @@ _SETTINGS = ("tickTime", "initLimit", "syncLimit", "minSessionTimeout", "maxSess
 _DEFAULT_TICK_MS = 3000
 _CLIENT = "c1"
 _LONGEST_TITLE = 200
+#: How the switches are called that plans are aimed at.
+_COUNTED = re.compile(r"net[1-9]", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,13 @@ class PlacedNetwork:
 
     #: As addresses refer to it; nobody sees it.
     key: str
-    #: What it might be called as a switch, the best first.
+    #: What it is called; at the end, what the engine calls it.
     names: tuple[str, ...]
     subnet: IPv4Network
     #: Addresses that are somebody's.
     taken: frozenset[IPv4Address] = field(default_factory=frozenset)
+    #: What it is as a switch, where that is written on it.
+    label: str = ""
     #: The part of the subnet that the engine chooses addresses from, if it is not all of it.
     pool: IPv4Network | None = None
 
@@ -113,14 +118,18 @@ def topology_text(name: str, servers: Sequence[PlacedServer], networks: Sequence
 
 
 def switch_names(networks: Sequence[PlacedNetwork]) -> dict[str, str]:
-    """What each network is called as a switch, by its key: the first of its names that can be one, else by number."""
+    """What each network is called as a switch, by its key.
+
+    The plans that come with the harness are aimed at net1 and net2. So a network keeps its own name only if it is
+    labelled with one, or has one like these; the others are counted.
+    """
     names: dict[str, str] = {}
-    numbered = [f"net{number + 1}" for number in range(len(networks))]
     for network in networks:
-        taken = {_CLIENT, *names.values()}
-        usable = (c for c in (*network.names, *numbered) if c not in taken and _is_name(c))
-        names[network.key] = next(usable)
-    return names
+        best = network.label or next(filter(_COUNTED.fullmatch, network.names), "")
+        if best and best not in {_CLIENT, *names.values()} and _is_name(best):
+            names[network.key] = best
+    free = (n for n in (f"net{number + 1}" for number in range(2 * len(networks))) if n not in names.values())
+    return {network.key: names.get(network.key) or next(free) for network in networks}
 
 
 def free_address(network: PlacedNetwork, taken: Collection[IPv4Address]) -> IPv4Address:

@@ -14,7 +14,7 @@ from harness.zookeeper.config import system_properties, write_config
 from harness.zookeeper.distribution import Distribution
 from harness.zookeeper.java import Java
 from harness.zookeeper.security import security_arguments
-from harness.zookeeper.server_log import LOG_NAME, write_log_config
+from harness.zookeeper.server_log import JVM_LOG, LOG_NAME, write_log_config
 
 #: The class that a member of an ensemble starts with.
 MAIN_CLASS = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
@@ -47,7 +47,7 @@ class JvmStarter:
     def start(self, server: Server, folder: ServerFolder) -> Process:
         """Start its JVM."""
         launch = self.launches[server.id]
-        return self.testbed.spawn(server.host, launch.argv(folder), launch.environment, folder.logs / "jvm.log")
+        return self.testbed.spawn(server.host, launch.argv(folder), launch.environment, folder.logs / JVM_LOG)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from harness.zookeeper.distribution import LoggingBackend
 
 #: What a server's log is called.
 LOG_NAME = "server.log"
+#: What the JVM itself says; beside it.
+JVM_LOG = "jvm.log"
 
 # The log's path is a system property, so that no path needs to be escaped for XML or for a properties file.
 # No scanning, no status listener, no packaging data: each of them costs time at the start of a JVM.

@@ -1,5 +1,28 @@
 """The scenarios ask of the machine what the integration tests ask of it."""
 
-from tests.integration.conftest import java, namespaces_allowed
+from __future__ import annotations
 
-__all__ = ["java", "namespaces_allowed"]
+import os
+
+import pytest
+
+from harness.stage.make import TESTBEDS
+from tests.integration.conftest import engine, engine_images, java, namespaces_allowed, subnets
+
+__all__ = ["engine", "engine_images", "everywhere", "java", "namespaces_allowed", "place", "subnets"]
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> str:
+    """A testbed, by its parameter; skipped where it is not possible. An engine's addresses are the test's alone."""
+    kind = str(request.param)
+    needs = ("namespaces_allowed", "java") if kind == "namespaces" else ("engine_images", "subnets")
+    for name in needs:
+        request.getfixturevalue(name)
+    return kind
+
+
+def everywhere(chosen: list[tuple[str, str]], names: list[str]) -> list[tuple[str, str]]:
+    """Scenarios and testbeds: those chosen, or each on each where ZKCHAOS_PARITY is `all`, which takes half an hour."""
+    every = [(name, testbed) for testbed in TESTBEDS for name in names]
+    return every if os.environ.get("ZKCHAOS_PARITY") == "all" else chosen

@@ -1,12 +1,14 @@
 """Whole scenarios on real servers: what should survive does, and the controls, which should not, do not.
 
-`switch-failure` on dual-net and `follower-restart` are not here: the tests of the command line, of the wheel and of
-leaks run them.
+One suite for all testbeds: every plan of the library is performed on Docker, and through the helper container what its
+own part of the work is. On namespaces `switch-failure` on dual-net and `follower-restart` are not here: the tests of
+the command line, of the wheel and of leaks run them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,35 +17,48 @@ from harness.check.verdict import Finding, Judgement, Overall
 from harness.history.folder import RunFolder
 from harness.history.records import FaultAction, FaultEvent, ProbeEvent
 from harness.judge_and_tell import judge_and_tell
+from harness.nemesis.plan_loader import library_plans
 from harness.run import perform
 from harness.scenario import Request, make_request
+from tests.chaos.conftest import everywhere
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240), pytest.mark.usefixtures("namespaces_allowed", "java")]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
-#: The library's plans, where each is meant to be survived; the promise of ZooKeeper that this shows; faults expected.
-SURVIVED: dict[str, tuple[Callable[[], Request], str, int]] = {
-    "a cable of the leader": (lambda: make_request("link-failure", seed=1), "NR-03", 1),
-    "the leader's process": (lambda: make_request("leader-kill", seed=2), "SZ-01", 1),
-    "a leader that hangs": (lambda: make_request("leader-pause", seed=3), "SZ-01", 1),
-    "two of five servers": (lambda: make_request("minority-kill", seed=4), "SZ-01", 1),
-    "one switch, then the other": (lambda: make_request("both-switches-in-turn", seed=5), "NR-01", 2),
+#: A scenario that should be survived; the promise of ZooKeeper that this shows; the number of faults.
+Survived = tuple[Callable[..., Request], str, int]
+
+#: The library's plans, each where it is meant for; but for `mixed`, which has a test of its own.
+LIBRARY: dict[str, Survived] = {
+    "nothing breaks": (partial(make_request, "no-faults"), "NR-09", 0),
+    "a switch": (partial(make_request, "switch-failure", seed=10), "NR-01", 1),
+    "a follower restarts": (partial(make_request, "follower-restart", seed=13), "SZ-01", 1),
+    "a cable of the leader": (partial(make_request, "link-failure", seed=1), "NR-03", 1),
+    "the leader's process": (partial(make_request, "leader-kill", seed=2), "SZ-01", 1),
+    "a leader that hangs": (partial(make_request, "leader-pause", seed=3), "SZ-01", 1),
+    "two of five servers": (partial(make_request, "minority-kill", seed=4), "SZ-01", 1),
+    "one switch, then the other": (partial(make_request, "both-switches-in-turn", seed=5), "NR-01", 2),
+}
+MORE: dict[str, Survived] = {
     "a switch under five servers": (
-        lambda: make_request("switch-failure", topology_name="dual-net-five", seed=6),
+        partial(make_request, "switch-failure", topology_name="dual-net-five", seed=6),
         "NR-01",
         1,
     ),
     "the switch that all servers have": (
-        lambda: make_request("switch-failure", topology_name="uneven-addresses", seed=7),
+        partial(make_request, "switch-failure", topology_name="uneven-addresses", seed=7),
         "NR-01",
         1,
     ),
-    "a switch under 3.8": (lambda: make_request("switch-failure", version="3.8", seed=8), "NR-01", 1),
+    "a switch under 3.8": (partial(make_request, "switch-failure", version="3.8", seed=8), "NR-01", 1),
 }
+SURVIVED = LIBRARY | MORE
+#: On namespaces these are performed by other tests.
+ELSEWHERE = ("nothing breaks", "a switch", "a follower restarts")
 
 #: The same switch dies where there is no second way round it (NR-11).
-CONTROLS: dict[str, Callable[[], Request]] = {
-    "one network": lambda: make_request("switch-failure", topology_name="single-net", seed=11),
-    "one address per server": lambda: make_request("switch-failure", multi_address=False, seed=12),
+CONTROLS: dict[str, Callable[..., Request]] = {
+    "one network": partial(make_request, "switch-failure", topology_name="single-net", seed=11),
+    "one address per server": partial(make_request, "switch-failure", multi_address=False, seed=12),
 }
 
 SAFETY = ("linearizable-writes", "session-order", "durability", "agreement", "faults-proved")
@@ -91,31 +106,48 @@ def claims(judgement: Judgement) -> set[str]:
     return {claim for verdict in judgement.verdicts for claim in verdict.claims}
 
 
-@pytest.mark.parametrize("name", SURVIVED)
-def test_the_service_survives(name: str, tmp_path: Path) -> None:
+def test_no_plan_of_the_library_is_left_out() -> None:
+    assert {make().plan.name for make, *_ in LIBRARY.values()} | {"mixed"} == set(library_plans())
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    everywhere(
+        [(name, "namespaces") for name in SURVIVED if name not in ELSEWHERE] + [(name, "docker") for name in LIBRARY],
+        list(SURVIVED),
+    ),
+    indirect=["place"],
+)
+def test_the_service_survives(name: str, place: str, tmp_path: Path) -> None:
     make, claim, faults = SURVIVED[name]
-    folder, judgement = carried_out(make(), tmp_path / "run")
+    folder, judgement = carried_out(make(testbed=place), tmp_path / "run")
     assert judgement.overall is Overall.VALID, told(judgement)
     assert {v.finding for v in judgement.verdicts} == {Finding.VALID}
     assert proved(folder) == faults
     assert claim in claims(judgement)
+    assert folder.environment().testbed == place
 
 
-def test_a_server_with_one_address_among_servers_with_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["namespaces"], indirect=True)
+def test_a_server_with_one_address_among_servers_with_two(place: str, tmp_path: Path) -> None:
     """NR-02, on the network that it does not have: the two others must still find it over the first.
 
     The switch dies at once: every client has been served by then, or nothing could be said of its recovery.
     """
     plan = tmp_path / "other-switch.toml"
     plan.write_text(OTHER_SWITCH)
-    folder, judgement = carried_out(make_request(str(plan), seed=9), tmp_path / "run")
+    folder, judgement = carried_out(make_request(str(plan), seed=9, testbed=place), tmp_path / "run")
     assert judgement.overall is Overall.VALID, told(judgement)
     assert proved(folder) == 1
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_without_a_second_way_the_service_stops_and_nothing_else_breaks(name: str, tmp_path: Path) -> None:
-    request = CONTROLS[name]()
+@pytest.mark.parametrize(
+    ("name", "place"),
+    everywhere([*((name, "namespaces") for name in CONTROLS), ("one network", "docker-helper")], list(CONTROLS)),
+    indirect=["place"],
+)
+def test_without_a_second_way_the_service_stops_and_nothing_else_breaks(name: str, place: str, tmp_path: Path) -> None:
+    request = CONTROLS[name](testbed=place)
     folder, judgement = carried_out(request, tmp_path / "run")
     findings = {verdict.guarantee: verdict for verdict in judgement.verdicts}
     assert judgement.overall is Overall.VIOLATED, told(judgement)
@@ -135,9 +167,10 @@ def test_without_a_second_way_the_service_stops_and_nothing_else_breaks(name: st
     assert dead - 1 < outage < dead + 6
 
 
-def test_faults_that_the_seed_draws(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["namespaces", "docker"], indirect=True)
+def test_faults_that_the_seed_draws(place: str, tmp_path: Path) -> None:
     """The first slot of `mixed`; which fault it is, is the same for this seed at all times."""
-    request = make_request("mixed", seed=4, duration_s=18.0)
+    request = make_request("mixed", seed=4, duration_s=18.0, testbed=place)
     folder, judgement = carried_out(request, tmp_path / "run")
     assert judgement.overall is Overall.VALID, told(judgement)
     (step,) = request.schedule

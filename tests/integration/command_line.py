@@ -85,7 +85,7 @@ def wait_for_line(file: Path, text: str, process: subprocess.Popen[bytes], secon
         time.sleep(0.02)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """Be rid of a process that a failed test may have left."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)

@@ -10,12 +10,15 @@ import docker
 import pytest
 
 from harness.errors import EnvironmentLacking
+from harness.images.helper import ensure_helper_image
+from harness.images.server import find_server_image
 from harness.testbed.client import AgentClient
 from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.testbed.turns import turn
 from harness.topology.model import Topology
 from harness.zookeeper.java import find_java
+from harness.zookeeper.lock import DEFAULT_VERSION
 
 
 def require(name: str, lacking: str) -> None:
@@ -55,6 +58,16 @@ def engine() -> Iterator[docker.DockerClient]:
         require("docker", str(lacking))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def engine_images(engine: docker.DockerClient) -> None:
+    """The engine has the images of a run: a server's, and the helper's as the sources are now."""
+    try:
+        find_server_image(engine, DEFAULT_VERSION, lambda _line: None)
+        ensure_helper_image(engine, lambda _line: None)
+    except EnvironmentLacking as lacking:
+        require("docker", str(lacking))
 
 
 @pytest.fixture

@@ -220,7 +220,8 @@ def test_the_doctor_tries_everything(tmp_path: Path, namespaces_allowed: None, j
 
 
 def test_the_doctor_says_what_to_do(tmp_path: Path) -> None:
-    ill = zkchaos("doctor", cwd=tmp_path, environ={"JAVA_HOME": "/nonexistent", "COLUMNS": "200"})
+    environ = {"JAVA_HOME": "/nonexistent", "DOCKER_HOST": f"unix://{tmp_path}/nowhere.sock", "COLUMNS": "200"}
+    ill = zkchaos("doctor", cwd=tmp_path, environ=environ)
     assert (ill.code, ill.err) == (3, "")
     assert "set JAVA_HOME to the root of a Java runtime, or unset it" in ill.out
     assert "a run is not possible here: Java" in ill.out

@@ -351,7 +351,7 @@ def test_when_the_caller_is_killed_everything_is_gone(
     with victim.stdout as words:
         try:
             assert words.readline() == b"stands\n"
-            assert len(living(marker)) == 2
+            wait_for(lambda: len(living(marker)) == 2)
         finally:
             victim.kill()
             victim.wait()

@@ -151,6 +151,57 @@ def test_everything_by_hand_in_one_test(tmp_path: Path, namespaces_allowed: None
     assert sorted(path.name for path in run.clients_folder.glob("*.jsonl")) == ["c1-2.jsonl", "c1.jsonl"]
 
 
+ON_DOCKER = """
+    import pytest
+
+    @pytest.mark.testbed("docker")
+    def test_beside_the_engine(nemesis, load):
+        with load.registers(clients=4, rate=80), nemesis.link_down("a follower", "net1"):
+            pass
+        load.verify(recovery_within=20)
+
+    def test_through_the_helper(ensemble, nemesis, load, zkchaos):
+        assert zkchaos.run.testbed.kind == "docker-helper"
+        with load.registers(clients=4, rate=80), nemesis.kill("leader"):
+            ensemble.wait_for_quorum(within=20)
+        load.verify(recovery_within=20)
+"""
+
+
+def test_the_same_on_docker_by_marker_and_by_option(tmp_path: Path, engine_images: None) -> None:
+    """Both want the same subnets of the same engine at the same time, and get them one after the other."""
+    words = ["-n", "2", "--zkchaos-testbed", "docker-helper", "--junitxml", "junit.xml"]
+    done = session(tmp_path, ON_DOCKER, *words)
+    assert done.counts(passed=2), done.out
+    assert {found["zkchaos.verdict"] for found in properties(tmp_path / "junit.xml").values()} == {"valid"}
+    runs = {run.scenario().name.rsplit("-gw", 1)[0]: run for run in run_folders(tmp_path / "runs")}
+    beside, through = (runs[name] for name in ("test_beside_the_engine", "test_through_the_helper"))
+    assert beside.scenario().testbed == "docker"
+    assert beside.scenario().repeat == "pytest test_it.py::test_beside_the_engine --zkchaos-seed 0"
+    assert through.scenario().testbed == through.environment().testbed == "docker-helper"
+    assert through.scenario().repeat.endswith(
+        "test_through_the_helper --zkchaos-seed 0 --zkchaos-testbed docker-helper"
+    )
+    spans = sorted([min(e.at for e in run.events()), max(e.at for e in run.events())] for run in runs.values())
+    assert spans[0][1] < spans[1][0]
+
+
+def test_an_engine_that_is_not_there_is_a_skip(tmp_path: Path) -> None:
+    pytest.importorskip("docker")
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/nowhere.sock"}
+    (tmp_path / "pytest.ini").write_text("[pytest]\nzkchaos_testbed = docker\n")
+    done = session(tmp_path, NEVER_RUNS.format(marker=""), "-rs", environ=nowhere)
+    assert done.counts(skipped=1), done.out
+    assert "no Docker engine answers" in done.out
+
+    test = NEVER_RUNS.format(marker='@pytest.mark.testbed("docker-helper")')
+    done = session(tmp_path, test, environ={**nowhere, "ZKCHAOS_REQUIRE": "docker,java"})
+    assert done.code == 1
+    assert done.counts(error=1), done.out
+    assert "ZKCHAOS_REQUIRE names docker: " in done.out
+    assert not (tmp_path / "runs").exists()
+
+
 NOT_VALID = """
     import time
 
@@ -253,6 +304,8 @@ def test_what_the_machine_lacks_is_a_skip(tmp_path: Path) -> None:
         ('@pytest.mark.topology("dual-nte")', [], 'did you mean "dual-net"?'),
         ('@pytest.mark.topology("./mine.toml")', [], "mine.toml: there is no such file"),
         ('@pytest.mark.topology("dual-net", version="9.9")', [], '"9.9" is not a version'),
+        ('@pytest.mark.testbed("dokcer")', [], "allowed: namespaces, docker, docker-helper"),
+        ("", ["--zkchaos-testbed", "podman"], "podman: there is no such testbed"),
         ("", ["--zkchaos-topology", "triple-net"], 'no topology called "triple-net"'),
         ("", ["--zkchaos-zookeeper", "3.9.77"], '"3.9.77" is not one that can be fetched'),
         ("", ["--zkchaos-runs", "test_it.py"], "choose another place"),
@@ -279,14 +332,26 @@ def test_markers_and_options_are_told(tmp_path: Path) -> None:
     done = session(tmp_path, "", "--markers", "--strict-markers")
     assert "@pytest.mark.chaos: " in done.out
     assert "@pytest.mark.topology(name, " in done.out
+    assert "@pytest.mark.testbed(kind)" in done.out
     helped = session(tmp_path, "", "--help").out
-    for option in ("--zkchaos-topology", "--zkchaos-zookeeper", "--zkchaos-seed", "--zkchaos-runs"):
-        assert option in helped
+    for option in ("topology", "testbed", "zookeeper", "seed", "runs"):
+        assert f"--zkchaos-{option}=" in helped
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
     """It is loaded by every pytest of an environment that has the harness, so it must load nothing itself."""
-    heavy = ("kazoo", "pydantic", "msgspec", "pyroute2", "jinja2", "rich", "typer", "harness.run", "harness.testbed")
+    heavy = (
+        "docker",
+        "kazoo",
+        "pydantic",
+        "msgspec",
+        "pyroute2",
+        "jinja2",
+        "rich",
+        "typer",
+        "harness.run",
+        "harness.testbed",
+    )
     done = session(
         tmp_path,
         f"""

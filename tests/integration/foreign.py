@@ -1,0 +1,115 @@
+"""Ensembles on a real engine as people set them up who do not know this harness."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+
+from harness.compose_project import compose_command
+
+#: A server that is small and soon there; nothing of it matters to the harness.
+SMALL = {"ZK_SERVER_HEAP": "96", "JVMFLAGS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto"}
+_OF_A_START = ("State", "NetworkSettings", "ResolvConfPath", "HostnamePath", "HostsPath", "ExecIDs", "RestartCount")
+_PROJECT = "com.docker.compose.project"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Compose project. Its networks have the engine's own subnets, its servers no fixed addresses."""
+
+    name: str
+    services: Mapping[str, Mapping[str, Any]]
+    networks: Sequence[str]
+    client: docker.DockerClient = field(repr=False)
+
+    def up(self) -> None:
+        """Bring it up; returns when its containers run, which is before they serve."""
+        document = {
+            "services": dict(self.services),
+            "networks": {name: {} for name in self.networks},
+        }
+        self.compose("up", "--detach", text=json.dumps(document))
+
+    def down(self) -> None:
+        """Remove all of it, volumes too."""
+        self.compose("down", "--volumes", "--timeout", "0", "--remove-orphans")
+
+    def compose(self, *words: str, text: str = "") -> None:
+        file = ["--file", "-"] if text else []
+        words = (*compose_command(), "--project-name", self.name, *file, *words)
+        done = subprocess.run(words, input=text.encode(), capture_output=True, check=False, timeout=90, cwd="/")
+        assert done.returncode == 0, done.stderr.decode()
+
+    def containers(self) -> list[Container]:
+        """All of them, by name."""
+        found = self.client.containers.list(all=True, filters={"label": f"{_PROJECT}={self.name}"})
+        return sorted(found, key=lambda c: str(c.name))
+
+    def container(self, service: str) -> Container:
+        return self.client.containers.get(f"{self.name}-{service}-1")
+
+
+def two_networks(name: str, image: str, client: docker.DockerClient) -> Project:
+    """Three servers that know each other by a name on each of two networks."""
+    numbers = (1, 2, 3)
+    lines = [f"server.{n}=zoo{n}-front:2888:3888|zoo{n}-back:2888:3888;2181" for n in numbers]
+    flags = f"{SMALL['JVMFLAGS']} -Dzookeeper.multiAddress.enabled=true"
+    services = {
+        f"zoo{n}": {
+            "image": image,
+            "restart": "unless-stopped",
+            "volumes": ["/data", "/datalog"],
+            "networks": {network: {"aliases": [f"zoo{n}-{network}"]} for network in ("front", "back")},
+            "environment": {**SMALL, "JVMFLAGS": flags, "ZOO_MY_ID": n, "ZOO_SERVERS": " ".join(lines)},
+        }
+        for n in numbers
+    }
+    app = {"image": image, "entrypoint": ["sleep", "600"], "networks": ["front"], "init": True}
+    job = {"image": image, "entrypoint": ["true"], "networks": ["back"]}
+    return Project(name, {**services, "app": app, "job": job}, ["front", "back"], client)
+
+
+def wait_for(condition: Any, seconds: float) -> float:
+    """Wait until it is true; returns how long that took, seconds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def carriers(container: Container) -> list[str]:
+    """Of each of a container's NICs, `1` where its cable is plugged in at both ends."""
+    code, output = container.exec_run(["sh", "-c", "cat /sys/class/net/eth*/carrier"])
+    assert code == 0, output
+    return str(output.decode()).split()
+
+
+def process_state(container: Container) -> str:
+    """Of its first process as `ps` says: `S`, `T` (stopped); empty if it does not run."""
+    container.reload()
+    if container.status != "running":
+        return ""
+    return str(container.top(ps_args="-o pid,stat")["Processes"][0][1])[0]
+
+
+def set_up(container: Container) -> dict[str, str]:
+    """How a container was set up, as the engine tells it, without what a new start of it changes."""
+    container.reload()
+    attrs = {key: value for key, value in container.attrs.items() if key not in _OF_A_START}
+    attrs["Mounts"] = sorted(attrs["Mounts"], key=lambda mount: str(mount["Destination"]))
+    networks = container.attrs["NetworkSettings"]["Networks"].values()
+    attrs["Addresses"] = sorted(network["IPAddress"] for network in networks)
+    return {f"{container.name} {key}": json.dumps(value, sort_keys=True) for key, value in attrs.items()}
+
+
+def set_ups(project: Project) -> dict[str, str]:
+    """Of all containers of a project."""
+    return {key: value for container in project.containers() for key, value in set_up(container).items()}
