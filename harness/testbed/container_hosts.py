@@ -20,6 +20,8 @@ from harness.topology.model import Topology
 
 #: States of a process that has ended.
 _GONE = "XZ"
+#: How long a process that has lost its namespaces may take to end, and how often it is looked at, seconds.
+_ENDING, _POLL = 1.0, 0.01
 #: How the engine reports a process that SIGKILL ended, and how the kernel does.
 _KILLED, _BY_SIGKILL = 128 + signal.SIGKILL, -int(signal.SIGKILL)
 #: What the engine answers to a signal for a container that does not run, or is gone.
@@ -71,9 +73,18 @@ class ContainerHosts(AgentTestbed):
             try:
                 self._agent.ask(wire.Join(host, process.pid), wire.Done)
             except TestbedError:
-                if self.state(process) not in _GONE:
-                    raise  # it is not for want of a container that its NICs are missing
+                if not self._is_ending(process):
+                    raise
         return process
+
+    def _is_ending(self, process: Process) -> bool:
+        """Whether a container has ended, or does so now: its namespaces go before its process does."""
+        deadline = time.monotonic() + _ENDING
+        while self.state(process) not in _GONE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+        return True
 
     def signal(self, process: Process, number: signal.Signals) -> None:
         """Send a signal; no error if the process has ended."""

@@ -87,7 +87,8 @@ class Testbed(Protocol):
         """A TCP socket that stands on a host and may be used from here.
 
         It is non-blocking and may still be connecting (see `wait_until_connected`); where the host cannot even begin
-        to reach the address, or is down, it has no peer.
+        to reach the address, or is down, it has no peer. Of a helper container's it is one end of a relay instead: it
+        is connected at once, has no address, and ends where no connection came about.
         """
         ...
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -73,6 +74,8 @@ class Network:
         #: What is cut, so that a container that starts meanwhile is cut off, too.
         self._cut: set[_Cable] = set()
         self._cut_switches: set[int] = set()
+        #: The names of an engine's bridges, by index.
+        self._bridges: dict[int, str] = {}
         #: Ports that were made here, and not by the engine for a container.
         self._made: list[int] = []
         self._prober = Prober()
@@ -95,6 +98,7 @@ class Network:
             self._switches = self._home.enter(self.surroundings.network_of(request.engine.pid))
             bridges, tag = request.engine.bridges, request.engine.tag
             self._switches.indexes = {name: self._switches.index_of(bridges[name]) for name in request.switches}
+            self._bridges = {self._switches.indexes[name]: bridges[name] for name in request.switches}
             self._nowhere = self._home.make()
         for host in request.hosts:
             if host.container:
@@ -128,16 +132,16 @@ class Network:
                         self._built(self._switches).set_link(self._ports[cable].index, up=up)
 
     def _dead_paths(self, host: str | None) -> list[wire.Path]:
-        """The paths that do not answer, although nothing is cut and no host is down."""
+        """The paths that do not answer, although every link of theirs is set up, and no host is down."""
         paths = self.reach(tuple(self._built(self._switches).indexes), _FIRST_LOOK_MS)
-        return [
-            p
-            for p in paths
-            if p.micros is None
-            and p.error != HOST_DOWN
-            and host in (None, p.source, p.destination)
-            and not {(p.source, p.switch), (p.destination, p.switch)} & self._cut
+        dead = [
+            p for p in paths if p.micros is None and p.error != HOST_DOWN and host in (None, p.source, p.destination)
         ]
+        if not dead:
+            return []
+        # also what others have cut: whoever looks at an ensemble that is broken need not wait for it
+        down = {(link.host, link.switch) for link in self.links() if not link.up}
+        return [p for p in dead if not {(end, p.switch) for end in (None, p.source, p.destination)} & down]
 
     @staticmethod
     def _make_switches(space: Space, names: tuple[str, ...]) -> None:
@@ -266,10 +270,24 @@ class Network:
             if change.host is None:
                 index = space.indexes[change.switch]
                 (self._cut_switches.discard if change.up else self._cut_switches.add)(index)
+                if not change.up:
+                    self._keep_addresses(space, index, keep=True)
                 space.set_link(index, up=change.up)
+                if change.up:
+                    self._keep_addresses(space, index, keep=False)
             for cable in cables:
                 if cable[0] not in change.but:
                     self._set_cable(space, cable, up=change.up)
+
+    def _keep_addresses(self, space: Space, index: int, *, keep: bool) -> None:
+        """Have an engine's bridge keep its own IPv6 addresses while it is down; the kernel would take them away."""
+        if (name := self._bridges.get(index)) is None:
+            return
+        kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
+        try:
+            _write_keep(name, keep=keep)
+        finally:
+            self._home.come_back()
 
     def _set_cable(self, space: Space, cable: _Cable, *, up: bool) -> None:
         if up:
@@ -302,6 +320,8 @@ class Network:
                 for index in (*self._cut_switches, *cut):
                     with contextlib.suppress(NetlinkError):
                         netlink.link("set", index=index, state="up")
+                for index in self._cut_switches & self._bridges.keys():
+                    _write_keep(self._bridges[index], keep=False)
                 # A client's connection that could not say goodbye keeps its host, and so the port, for minutes.
                 for index in self._made:
                     with contextlib.suppress(NetlinkError):
@@ -336,6 +356,12 @@ class Network:
         if space is None:
             raise TestbedError("the network was not built yet, or has no containers")
         return space
+
+
+def _write_keep(bridge: str, *, keep: bool) -> None:
+    """To be called in the bridge's namespace. Without IPv6 there is nothing to write, and nothing to keep."""
+    with contextlib.suppress(OSError):
+        Path("/proc/sys/net/ipv6/conf", bridge, "keep_addr_on_down").write_text("1" if keep else "0", encoding="ascii")
 
 
 def _plugs(space: Space) -> list[_Plug]:

@@ -36,33 +36,33 @@ recovery_within = "8s"
 
 [[step]]
 at = "0s"
-fault = "restart"
-server = "a follower"
-
-[[step]]
-at = "3s"
 fault = "kill"
 server = "a follower"
 for = "4s"
 
 [[step]]
-at = "4s"
+at = "1s"
 fault = "switch-down"
 switch = "net2"
 for = "1s"
 
 [[step]]
-at = "9s"
+at = "7s"
 fault = "pause"
 server = "a follower"
 for = "1s"
 
 [[step]]
-at = "11s"
+at = "9s"
 fault = "link-down"
 host = "a follower"
 switch = "net1"
 for = "1s"
+
+[[step]]
+at = "11s"
+fault = "restart"
+server = "a follower"
 """
 
 #: What two runs of anything have different: numbers, and what a server draws at random.
@@ -97,13 +97,13 @@ def outcome(folder: RunFolder, judgement: Judgement, page: Path) -> Outcome:
 
 
 def life(folder: RunFolder, number: int) -> Iterator[str]:
-    """What happened to one fault, in order; a probe that looks twice says it once."""
+    """What happened to one fault, in order; a probe that looks until it sees what it waits for says it once."""
     last = ""
     for event in folder.events():
         said = ""
         if isinstance(event, FaultEvent) and event.id == number:
             said = f"{event.fault} of {event.asked}: {event.action.value}"
-        elif isinstance(event, ProbeEvent) and event.id == number and event.bites is not None:
+        elif isinstance(event, ProbeEvent) and event.id == number and event.bites is (event.stage == "during"):
             said = f"{event.stage}: {event.bites}"
         if said and said != last:
             last = said

@@ -16,10 +16,12 @@ from typing import Any
 import docker
 import pytest
 from docker.models.containers import Container
+from docker.types import IPAMConfig, IPAMPool
 from rich.console import Console
 
 from harness.attach import break_once, look_at, show
 from harness.compose import PRINT_STATUS
+from harness.containers import ZooKeeperEnsembleContainer
 from harness.errors import EngineUnavailable, EnvironmentLacking, TestbedError, UsageError
 from harness.images.server import find_server_image
 from harness.testbed.helper import engine_pid
@@ -164,13 +166,18 @@ def znodes(project: Project) -> list[str]:
     return found
 
 
-def ports_of(engine: docker.DockerClient, bridge: str) -> list[str]:
-    """The interfaces on a bridge, where the engine's network namespace can be looked into."""
+def inside(engine: docker.DockerClient, *words: str) -> list[str]:
+    """What `ip` says in the engine's network namespace; nothing where that cannot be looked into."""
     if not engine_pid(engine) or os.geteuid() != 0:
         return []
-    words = [command("nsenter"), f"--net=/proc/{engine_pid(engine)}/ns/net", command("ip"), "-o", "link"]
-    said = subprocess.run([*words, "show", "master", bridge], capture_output=True, text=True, check=True, timeout=30)
-    return [line.split(": ")[1] for line in said.stdout.splitlines()]
+    words = (command("nsenter"), f"--net=/proc/{engine_pid(engine)}/ns/net", command("ip"), *words)
+    said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+    return sorted(line.replace("tentative", "") for line in said.splitlines())
+
+
+def ports_of(engine: docker.DockerClient, bridge: str) -> list[str]:
+    """The interfaces on a bridge."""
+    return [line.split(": ")[1] for line in inside(engine, "-o", "link", "show", "master", bridge)]
 
 
 # --- looking, and breaking by hand ---------------------------------------------------------------------------
@@ -208,7 +215,6 @@ def test_attach_says_what_is_there_and_fault_breaks_it(whole: Project, tmp_path:
     ("kind", "target", "proof"),
     [
         ("kill", "leader", "gone (pid"),
-        ("pause", "a follower", "stopped (pid"),
         ("link-down", "zk2:back", "0 of 6 paths over zk2:net1 answer; elsewhere 18 of 18"),
     ],
 )
@@ -321,8 +327,8 @@ def test_everything_is_healed_after_sigkill_of_a_run(
         end(run)
     record_testsuite_property(f"seconds until healed, {testbed}", round(wait_for(lambda: is_whole(whole), BOUND), 2))
     assert_nothing_of_ours(engine, whole)
-    wait_until_gone(marker, 2 * BOUND)  # the reaper looks on for a while
     mend(whole.name)
+    wait_until_gone(marker, 2 * BOUND)  # the reaper looks on for a while, and would mend what the next test breaks
 
 
 def test_everything_is_healed_after_sigkill_of_a_fault(
@@ -337,6 +343,7 @@ def test_everything_is_healed_after_sigkill_of_a_fault(
     record_testsuite_property("seconds until healed, fault", round(wait_for(lambda: is_whole(whole), BOUND), 2))
     assert_nothing_of_ours(engine, whole)
     mend(whole.name)
+    wait_until_gone(fault.marker, 2 * BOUND)
 
 
 def assert_nothing_of_ours(engine: docker.DockerClient, project: Project) -> None:
@@ -471,7 +478,8 @@ def labelled(engine: docker.DockerClient, image: str) -> Iterator[Labelled]:
     label, network = f"test.attach.{NAME}", f"{NAME}-plain"
     lines = [f"server.{n}={NAME}-{n}:2888:3888{':observer' if n == 4 else ''};2181" for n in (1, 2, 3, 4)]
     made: list[Container] = []
-    bridge = engine.networks.create(network, driver="bridge")
+    pool = IPAMPool(subnet=f"fd77:{os.getpid() & 0xFFFF:x}::/64")
+    bridge = engine.networks.create(network, driver="bridge", enable_ipv6=True, ipam=IPAMConfig(pool_configs=[pool]))
     try:
         for n in (1, 2, 3, 4):
             environment = {**SMALL, "ZOO_MY_ID": str(n), "ZOO_SERVERS": " ".join(lines)}
@@ -508,18 +516,23 @@ def plain(engine: docker.DockerClient, image: str, name: str, **how: Any) -> Con
     return container
 
 
-def test_servers_that_share_a_label_are_an_ensemble(labelled: Labelled, tmp_path: Path) -> None:
+def test_servers_that_share_a_label_are_an_ensemble(
+    labelled: Labelled, engine: docker.DockerClient, tmp_path: Path
+) -> None:
     found = look_at(f"{labelled.label}=several")
     assert [s.role for s in found.topology.servers] == [Role.PARTICIPANT] * 3 + [Role.OBSERVER]
     assert found.topology.zookeeper.version == DEFAULT_VERSION
     assert found.neighbours == {"net1": [f"{NAME}-alone"]}
     rows = [line.split() for line in look(found.name).splitlines()[1:5]]
     assert sorted(row[1] for row in rows) == ["follower", "follower", "leader", "observer"]
+    bridge = inside(engine, "-o", "address", "show", found.bridges["net1"])
     # of the only switch nobody survives the death, and that is what is said of it
     (tmp_path / "control.toml").write_text(CONTROL)
     said = zkchaos("run", "./control.toml", "--attach", found.name, "--rate", "60", cwd=tmp_path)
     assert said.code == 1, said.out + said.err
     assert "the control experiment of NR-11: all servers hang on one network" in said.out
+    # the bridge has its addresses still, also that of IPv6, which the kernel takes from what is down
+    assert inside(engine, "-o", "address", "show", found.bridges["net1"]) == bridge
 
 
 def test_a_server_that_stands_alone_is_one_too(labelled: Labelled) -> None:
@@ -530,6 +543,27 @@ def test_a_server_that_stands_alone_is_one_too(labelled: Labelled) -> None:
     for kind, reason in (("kill", "`--rm`"), ("restart", "`--rm`"), ("pause", "first process")):
         with pytest.raises(UsageError, match=reason):
             break_once(console, name, kind, "leader")
+
+
+def test_an_engine_may_give_a_server_another_address(
+    labelled: Labelled, engine: docker.DockerClient, image: str
+) -> None:
+    """As it does to who has no fixed one, and the freed one was given to somebody else meanwhile."""
+    fault = Fault("kill", "zk4", "--for", "4s", "--on", f"{labelled.label}=several")
+    blockers = []
+    try:
+        fault.wait_until_it_bites()
+        for number in range(2):
+            name = f"{NAME}-blocker{number}"
+            blockers.append(plain(engine, image, name, entrypoint=["sleep", "60"], network=labelled.network))
+        said, complaint = fault.process.communicate(timeout=60)
+        assert (fault.process.returncode, complaint) == (0, "")
+    finally:
+        end(fault.process)
+        for blocker in blockers:
+            blocker.remove(force=True)
+    assert "note: containers came back with other addresses: zk4 has " in said
+    mend(f"{labelled.label}=several")
 
 
 def test_two_ensembles_of_one_label_are_told_apart(labelled: Labelled) -> None:
@@ -547,3 +581,20 @@ def test_a_configuration_that_cannot_be_read_is_told(labelled: Labelled) -> None
     with pytest.raises(TestbedError, match="its configuration cannot be read") as refused:
         look_at(f"{labelled.label}=one")
     assert f"{NAME}-alone:/conf/zoo.cfg" in str(refused.value)
+
+
+def test_what_the_harness_itself_made_for_others_can_be_attached(engine: docker.DockerClient, tmp_path: Path) -> None:
+    subnet = os.getpid() % 250
+    name = f"own{os.getpid()}"
+    (tmp_path / f"{name}.toml").write_text(
+        f'title = "T"\nservers = 1\n[[switch]]\nname = "back"\nsubnet = "10.99.{subnet}.0/24"\n'
+    )
+    with ZooKeeperEnsembleContainer(str(tmp_path / f"{name}.toml")):
+        found = look_at(name)
+        assert found.topology.name == name
+        assert found.topology.switch_names == ("back",)
+        assert f"10.99.{subnet}.1" in look(name)
+        console = Console(file=io.StringIO())
+        break_once(console, name, "switch-down", "back", 0.1)
+        assert isinstance(console.file, io.StringIO)
+        assert "during: 0 of 2 paths" in console.file.getvalue()

@@ -44,7 +44,7 @@ def test_a_server_that_ends_is_told_at_once_with_what_it_said(tmp_path: Path) ->
 
 
 def test_a_jvm_that_said_nothing_leaves_the_word_to_the_server_log(tmp_path: Path) -> None:
-    (tmp_path / "jvm.log").write_text("\n \n")
+    (tmp_path / "jvm.log").write_text("ZooKeeper JMX disabled by user request\nUsing config: /conf/zoo.cfg\n \n")
     (tmp_path / "server.log").write_text("Address already in use\n")
     assert _last_lines(tmp_path) == "Address already in use"
     assert _last_lines(tmp_path / "nowhere") == ""
