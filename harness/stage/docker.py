@@ -21,7 +21,8 @@ from harness.testbed.helper import engine_pid, start_helper, way
 from harness.testbed.reaper import Reaper
 from harness.topology.model import Topology
 from harness.zookeeper.container_server import ContainerStarter
-from harness.zookeeper.foreign import ForeignStarter, ForeignTestbed, fetch_evidence
+from harness.zookeeper.fetch import fetch_evidence
+from harness.zookeeper.foreign import ForeignStarter, ForeignTestbed
 from harness.zookeeper.found import find_ensemble
 
 

@@ -17,13 +17,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.errors import TestbedError
 from harness.testbed import kernel, wire
+from harness.testbed.bridge import EngineBridge
 from harness.testbed.reach import HOST_DOWN, End, Prober, probe_socket
 from harness.testbed.spaces import Home, Space, Surroundings
 
@@ -74,8 +74,8 @@ class Network:
         #: What is cut, so that a container that starts meanwhile is cut off, too.
         self._cut: set[_Cable] = set()
         self._cut_switches: set[int] = set()
-        #: The names of an engine's bridges, by index.
-        self._bridges: dict[int, str] = {}
+        #: By index; none where the switches are our own.
+        self._bridges: dict[int, EngineBridge] = {}
         #: Ports that were made here, and not by the engine for a container.
         self._made: list[int] = []
         self._prober = Prober()
@@ -98,7 +98,7 @@ class Network:
             self._switches = self._home.enter(self.surroundings.network_of(request.engine.pid))
             bridges, tag = request.engine.bridges, request.engine.tag
             self._switches.indexes = {name: self._switches.index_of(bridges[name]) for name in request.switches}
-            self._bridges = {self._switches.indexes[name]: bridges[name] for name in request.switches}
+            self._bridges = {i: EngineBridge(bridges[name], i) for name, i in self._switches.indexes.items()}
             self._nowhere = self._home.make()
         for host in request.hosts:
             if host.container:
@@ -270,22 +270,19 @@ class Network:
             if change.host is None:
                 index = space.indexes[change.switch]
                 (self._cut_switches.discard if change.up else self._cut_switches.add)(index)
-                if not change.up:
-                    self._keep_addresses(space, index, keep=True)
-                space.set_link(index, up=change.up)
-                if change.up:
-                    self._keep_addresses(space, index, keep=False)
+                self._set_switch(space, index, up=change.up)
             for cable in cables:
                 if cable[0] not in change.but:
                     self._set_cable(space, cable, up=change.up)
 
-    def _keep_addresses(self, space: Space, index: int, *, keep: bool) -> None:
-        """Have an engine's bridge keep its own IPv6 addresses while it is down; the kernel would take them away."""
-        if (name := self._bridges.get(index)) is None:
+    def _set_switch(self, space: Space, index: int, *, up: bool) -> None:
+        bridge = self._bridges.get(index)
+        if bridge is None:
+            space.set_link(index, up=up)
             return
         kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
         try:
-            _write_keep(name, keep=keep)
+            bridge.set(space.netlink, up=up)
         finally:
             self._home.come_back()
 
@@ -317,11 +314,12 @@ class Network:
             kernel.setns(self._switches.descriptor, kernel.CLONE_NEWNET)
             with IPRoute() as netlink:
                 cut = [port.index for cable, port in list(self._ports.items()) if cable in self._cut]
-                for index in (*self._cut_switches, *cut):
+                for index in self._cut_switches & self._bridges.keys():
+                    with contextlib.suppress(NetlinkError):
+                        self._bridges[index].set(netlink, up=True)
+                for index in cut:
                     with contextlib.suppress(NetlinkError):
                         netlink.link("set", index=index, state="up")
-                for index in self._cut_switches & self._bridges.keys():
-                    _write_keep(self._bridges[index], keep=False)
                 # A client's connection that could not say goodbye keeps its host, and so the port, for minutes.
                 for index in self._made:
                     with contextlib.suppress(NetlinkError):
@@ -356,12 +354,6 @@ class Network:
         if space is None:
             raise TestbedError("the network was not built yet, or has no containers")
         return space
-
-
-def _write_keep(bridge: str, *, keep: bool) -> None:
-    """To be called in the bridge's namespace. Without IPv6 there is nothing to write, and nothing to keep."""
-    with contextlib.suppress(OSError):
-        Path("/proc/sys/net/ipv6/conf", bridge, "keep_addr_on_down").write_text("1" if keep else "0", encoding="ascii")
 
 
 def _plugs(space: Space) -> list[_Plug]:

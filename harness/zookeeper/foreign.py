@@ -1,20 +1,12 @@
-"""Servers that somebody else started, as an ensemble of ours: adopted, started again, their evidence fetched."""
+"""Servers that somebody else started, as an ensemble of ours: adopted, started again, and left running."""
 
 from __future__ import annotations
 
-import io
-import re
 import signal
-import tarfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO
-
-from docker.errors import NotFound
 
 from harness.errors import TestbedError
-from harness.history.folder import RunFolder, ServerFolder
+from harness.history.folder import ServerFolder
 from harness.testbed import wire
 from harness.testbed.agent_testbed import host_spec
 from harness.testbed.client import AgentClient
@@ -23,18 +15,6 @@ from harness.testbed.handles import Process
 from harness.testbed.refusals import refusals
 from harness.topology.model import Server, Topology
 from harness.zookeeper.found import FoundEnsemble, revive
-from harness.zookeeper.found_config import without_secrets
-from harness.zookeeper.found_container import FoundServer
-from harness.zookeeper.server_log import LOG_NAME
-
-#: Most that is fetched of one server, bytes: logs of transactions that were made long before the run are among it.
-_MOST = 4 * 1024**3
-#: Lines of a server's own output that are kept.
-_LOG_LINES = 20_000
-_BLOCK = 1024 * 1024
-#: Where a server keeps its files below `dataDir` and `dataLogDir`, and what they are called.
-_VERSION = "version-2"
-_FILE = re.compile(r"(log|snapshot)\.[0-9a-f]{1,16}(\.[a-z]{1,10})?", re.ASCII)
 
 
 class ForeignTestbed(ContainerHosts):
@@ -136,92 +116,3 @@ class ForeignStarter:
         """Take it, and start its container if that does not run."""
         del folder
         return self.testbed.start_host(server.host)
-
-
-def fetch_evidence(servers: Mapping[int, FoundServer], folder: RunFolder) -> None:
-    """Copy what the servers keep in their containers into the run folder: configuration, transactions, snapshots, logs.
-
-    Raises:
-        TestbedError: the engine does not give it, or it is too large.
-    """
-    for server_id, server in servers.items():
-        ours = folder.server(server_id)
-        data, log = server.data_folders
-        with refusals(f"server {server_id}"):
-            settings = without_secrets(server.config)
-            text = "".join(f"{key}={value}\n" for key, value in settings.items())
-            (ours.config / "zoo.cfg").write_text(text, encoding="utf-8")
-            _fetch(server, log, "log.", ours.txnlog)
-            _fetch(server, data, "snapshot.", ours.snapshot)
-            output = server.container.logs(tail=_LOG_LINES)
-            (ours.logs / LOG_NAME).write_bytes(output)
-
-
-def _fetch(server: FoundServer, folder: PurePosixPath, prefix: str, target: Path) -> None:
-    """Copy the files of a data folder whose names begin so. One that the engine does not see is packed by `tar`."""
-    path = folder / _VERSION
-    try:
-        stream, _stat = server.container.get_archive(str(path))
-    except NotFound:  # such as a tmpfs
-        result = server.container.exec_run(["tar", "-C", str(folder), "-cf", "-", _VERSION], stderr=False, stream=True)
-        stream = result.output
-    reader = io.BufferedReader(_Pieces(iter(stream)), _BLOCK)
-    place = target / _VERSION
-    place.mkdir(parents=True, exist_ok=True)
-    total = 0
-    try:
-        with tarfile.open(fileobj=reader, mode="r|") as archive:
-            for member in archive:
-                # The archive is the container's word: it decides on no place in which anything is written.
-                name = member.name.rpartition("/")[2]
-                if not member.isfile() or not name.startswith(prefix) or not _FILE.fullmatch(name):
-                    continue
-                total += member.size
-                if total > _MOST:
-                    raise TestbedError(
-                        f"more than {_MOST // 2**30} GB of transactions or snapshots",
-                        where=f"server {server.id}:{path}",
-                    )
-                source = archive.extractfile(member)
-                if source is not None:
-                    _copy_sparsely(source, place / name)
-    except tarfile.TarError as problem:
-        raise TestbedError(
-            f"its files cannot be fetched: {problem}",
-            where=f"server {server.id}:{path}",
-            cause="the folder is not there",
-        ) from problem
-
-
-def _copy_sparsely(source: IO[bytes], place: Path) -> None:
-    """Copy a file, and leave blocks of zeros out: a transaction log is preallocated with 64 MB of them."""
-    with place.open("wb") as target:
-        while block := source.read(_BLOCK):
-            if block.count(0) == len(block):
-                target.seek(len(block), io.SEEK_CUR)
-            else:
-                target.write(block)
-        target.truncate()
-
-
-class _Pieces(io.RawIOBase):
-    """The pieces that the engine sends, as a file that is read once from its beginning."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # narrower than any buffer
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = piece
-        taken = self._left[: len(buffer)]
-        self._left = self._left[len(taken) :]
-        buffer[: len(taken)] = taken
-        return len(taken)

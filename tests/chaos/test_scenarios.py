@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.check.verdict import Finding, Judgement, Overall
+from harness.errors import EngineUnavailable
 from harness.history.folder import RunFolder
 from harness.history.records import FaultAction, FaultEvent, ProbeEvent
 from harness.judge_and_tell import judge_and_tell
@@ -21,6 +22,7 @@ from harness.nemesis.plan_loader import library_plans
 from harness.run import perform
 from harness.scenario import Request, make_request
 from tests.chaos.conftest import everywhere
+from tests.integration.conftest import require
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -81,7 +83,11 @@ for = "5s"
 
 
 def carried_out(request: Request, root: Path) -> tuple[RunFolder, Judgement]:
-    folder = perform(request, root)
+    try:
+        folder = perform(request, root)
+    except EngineUnavailable as lacking:  # of a version that is not the usual one, the engine may have no image
+        require("docker", str(lacking))
+        raise
     judgement, page = judge_and_tell(folder)
     assert page.is_file()
     return folder, judgement

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import docker
 import pytest
 
+from harness.compose_project import compose_command
 from harness.errors import EnvironmentLacking
 from harness.images.helper import ensure_helper_image
 from harness.images.server import find_server_image
@@ -17,8 +19,10 @@ from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.testbed.turns import turn
 from harness.topology.model import Topology
+from harness.zookeeper.cache import CACHE_VARIABLE
 from harness.zookeeper.java import find_java
 from harness.zookeeper.lock import DEFAULT_VERSION
+from tests.integration.foreign import Project, mend, set_ups, two_networks
 
 
 def require(name: str, lacking: str) -> None:
@@ -68,6 +72,48 @@ def engine_images(engine: docker.DockerClient) -> None:
         ensure_helper_image(engine, lambda _line: None)
     except EnvironmentLacking as lacking:
         require("docker", str(lacking))
+
+
+@pytest.fixture
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test attaches is not what this machine's user has attached last."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def server_image(engine: docker.DockerClient) -> str:
+    """The image of a server of the version that is the default."""
+    try:
+        return find_server_image(engine, DEFAULT_VERSION, lambda _line: None)
+    except EnvironmentLacking as lacking:
+        require("docker", str(lacking))
+        raise
+
+
+@pytest.fixture(scope="session")
+def foreign_project(engine: docker.DockerClient, server_image: str) -> Iterator[Project]:
+    """Three servers on two networks, by Compose, as somebody set them up who does not know this harness."""
+    try:
+        compose_command()
+    except EnvironmentLacking as lacking:
+        require("compose", str(lacking))
+    made = two_networks(f"zkchaos-test-{os.getpid()}", server_image, engine)
+    try:
+        made.up()
+        mend(made.name)
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture
+def foreign(foreign_project: Project) -> Iterator[Project]:
+    """The same, whole; its containers are set up afterwards as they were before."""
+    before = set_ups(foreign_project)
+    yield foreign_project
+    after = set_ups(foreign_project)
+    assert {key: after.get(key) for key in before if after.get(key) != before[key]} == {}
+    assert after.keys() == before.keys()
 
 
 @pytest.fixture

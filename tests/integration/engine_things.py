@@ -6,12 +6,16 @@ import io
 import os
 import secrets
 import struct
+import subprocess
 import tarfile
 from collections.abc import Mapping
 
 import docker
 import pytest
 from docker.types import IPAMConfig, IPAMPool
+
+from harness.testbed.helper import engine_pid
+from tests.integration.conftest import command
 
 #: A Linux program that waits for ever, so that a container lives without a system in its image: an ELF header, one
 #: segment, and `again: pause(); goto again`.
@@ -107,3 +111,17 @@ class Things:
                 api.remove_volume(volume["Name"], force=True)
         if self._image:
             api.remove_image(self._image, force=True)
+
+
+def inside(engine: docker.DockerClient, *words: str) -> list[str]:
+    """What `ip` says in the engine's network namespace; nothing where that cannot be looked into."""
+    if not engine_pid(engine) or os.geteuid() != 0:
+        return []
+    words = (command("nsenter"), f"--net=/proc/{engine_pid(engine)}/ns/net", command("ip"), *words)
+    said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+    return sorted(line.replace("tentative", "") for line in said.splitlines())
+
+
+def ports_of(engine: docker.DockerClient, bridge: str) -> list[str]:
+    """The interfaces on a bridge, as `inside` sees them."""
+    return [line.split(": ")[1] for line in inside(engine, "-o", "link", "show", "master", bridge)]

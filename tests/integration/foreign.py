@@ -1,18 +1,24 @@
-"""Ensembles on a real engine as people set them up who do not know this harness."""
+"""Ensembles on a real engine as people set them up who do not know this harness, and what becomes of them."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import secrets
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import docker
 from docker.models.containers import Container
+from rich.console import Console
 
+from harness.attach import show
 from harness.compose_project import compose_command
+from tests.integration.command_line import command
 
 #: A server that is small and soon there; nothing of it matters to the harness.
 SMALL = {"ZK_SERVER_HEAP": "96", "JVMFLAGS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto"}
@@ -76,7 +82,7 @@ def two_networks(name: str, image: str, client: docker.DockerClient) -> Project:
     return Project(name, {**services, "app": app, "job": job}, ["front", "back"], client)
 
 
-def wait_for(condition: Any, seconds: float) -> float:
+def wait_for(condition: Callable[[], bool], seconds: float) -> float:
     """Wait until it is true; returns how long that took, seconds."""
     began = time.monotonic()
     while not condition():
@@ -113,3 +119,56 @@ def set_up(container: Container) -> dict[str, str]:
 def set_ups(project: Project) -> dict[str, str]:
     """Of all containers of a project."""
     return {key: value for container in project.containers() for key, value in set_up(container).items()}
+
+
+def mend(name: str) -> str:
+    """As `zkchaos attach NAME --heal`; returns what it prints."""
+    console = Console(file=io.StringIO(), width=40)
+    show(console, name, heal=True)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def look(name: str) -> str:
+    """As `zkchaos attach NAME`; returns what it prints."""
+    console = Console(file=io.StringIO(), width=40)
+    show(console, name)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def servers(project: Project) -> list[Container]:
+    """Those of `two_networks`, by number."""
+    return [project.container(f"zoo{n}") for n in (1, 2, 3)]
+
+
+def is_whole(project: Project) -> bool:
+    """Every server's process runs, and every cable is plugged in, as seen from inside of the containers."""
+    states = [process_state(container) for container in servers(project)]
+    return all(s in {"S", "R", "D"} for s in states) and all(carriers(c) == ["1", "1"] for c in servers(project))
+
+
+class Fault:
+    """`zkchaos fault`, while it lasts."""
+
+    def __init__(self, *words: str) -> None:
+        name = f"ZKCHAOS_ATTACH_TEST={secrets.token_hex(8)}"
+        self.marker = name
+        key, _, value = name.partition("=")
+        self.process = subprocess.Popen(
+            command("fault", *words),
+            env={**os.environ, key: value, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_until_it_bites(self) -> None:
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if line.startswith("  during: "):
+                return
+        raise AssertionError((said, self.process.stderr.read() if self.process.stderr else ""))

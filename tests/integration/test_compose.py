@@ -60,7 +60,7 @@ def compose() -> list[str]:
 
 
 @pytest.fixture
-def there(compose: list[str], engine: docker.DockerClient) -> Iterator[docker.DockerClient]:
+def there(compose: list[str], engine: docker.DockerClient, subnets: None) -> Iterator[docker.DockerClient]:
     """The engine, with an image of the servers; afterwards nothing of any topology may be left on it."""
     try:
         find_server_image(engine, DEFAULT_VERSION, lambda _line: None)

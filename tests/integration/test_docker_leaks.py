@@ -202,10 +202,10 @@ def images(engine: docker.DockerClient) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("images", "subnets")
 @pytest.mark.parametrize("testbed", ["docker", "docker-helper"])
 def test_nothing_is_left_of_a_run_after_sigkill_at_random_moments(
     engine: docker.DockerClient,
-    images: None,
     testbed: str,
     tmp_path: Path,
     record_testsuite_property: Callable[[str, object], None],

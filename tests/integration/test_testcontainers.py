@@ -131,7 +131,7 @@ def made_by(engine: docker.DockerClient, who: str) -> list[Leftover]:
     return [thing for thing in find_things(engine) if thing.owner == who]
 
 
-def test_the_test_of_the_docs(tmp_path: Path, beside: Beside) -> None:
+def test_the_test_of_the_docs(tmp_path: Path, beside: Beside, subnets: None) -> None:
     (tmp_path / "test_it.py").write_text(docs_test())
     assert len(docs_test().partition("\ndef ")[2].splitlines()) < 10
     done = beside.run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "test_it.py")

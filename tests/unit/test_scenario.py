@@ -80,6 +80,19 @@ def test_a_load_beyond_the_limits(load: LoadSpec, key: str, allowed: str) -> Non
     assert allowed in caught.value.next_step
 
 
+def test_what_runs_already_decides_which_session_timeouts_there_are() -> None:
+    """The plan does not know the tick of an ensemble that somebody else set up."""
+    topology = load_topology("dual-net")
+    for settings, timeout_ms in (({"tickTime": 3000}, 6000), ({"tickTime": 100}, 2000), ({"tickTime": 2000}, 4000)):
+        slow = dataclasses.replace(topology, zookeeper=dataclasses.replace(topology.zookeeper, settings=settings))
+        load = make_request("no-faults", attached="shop", attached_topology=slow).scenario.load
+        assert load.session_timeout_ms == timeout_ms
+        assert load.root.startswith("/zkchaos/")
+    own = dataclasses.replace(topology.zookeeper, settings={"tickTime": 2000, "maxSessionTimeout": 3000})
+    with pytest.raises(UsageError, match="4000 to 3000"):
+        check_load(LoadSpec(session_timeout_ms=4000), dataclasses.replace(topology, zookeeper=own))
+
+
 def test_the_session_timeout_is_held_against_the_tick() -> None:
     slow = dataclasses.replace(DUAL, zookeeper=dataclasses.replace(DUAL.zookeeper, settings={"tickTime": 2000}))
     check_load(LoadSpec(session_timeout_ms=4000), slow)

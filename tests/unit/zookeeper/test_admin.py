@@ -50,6 +50,11 @@ def test_a_follower_of_an_old_version() -> None:
     assert parse_srvr(FOLLOWER) == ServerStatus("follower", 0, connections=1)
 
 
+@pytest.mark.parametrize(("mode", "leads"), [("leader", True), ("follower", False), ("standalone", True)])
+def test_who_leads_a_quorum_or_stands_alone_leads(mode: str, leads: bool) -> None:
+    assert parse_srvr(f"Mode: {mode}\n").leads is leads
+
+
 @pytest.mark.parametrize("mode", ["leader", "follower", "observer", "standalone"])
 def test_these_serve(mode: str) -> None:
     assert parse_srvr(FOLLOWER.replace("follower", mode)).serving
