@@ -7,56 +7,17 @@ the kernel gives and by an admin word.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-
 from harness.errors import FaultError
 from harness.history.records import Measurement
-from harness.nemesis.holds import Hold, LinkHolds, ServerHolds
+from harness.nemesis.holds import Hold
 from harness.nemesis.kinds import KINDS
+from harness.nemesis.partition_fault import PartitionFault
 from harness.nemesis.targets import link_parts, server_ids
-from harness.testbed.handles import Link, Testbed
+from harness.nemesis.world import ANSWER_MS, Fault, Probe, World, path_measurement
+from harness.testbed.handles import Link
 from harness.testbed.reach import HOST_DOWN
 from harness.testbed.wire import Path
-from harness.topology.model import Topology
 from harness.zookeeper import admin
-from harness.zookeeper.ensemble import Ensemble
-
-#: How long a datagram or an admin word may take before it counts as unanswered. On these networks both take < 1 ms.
-_ANSWER_MS = 150
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One look at a fault's target. `bites` is None where the probe cannot tell."""
-
-    bites: bool | None
-    summary: str
-    measurements: tuple[Measurement, ...] = ()
-
-
-class Fault(ABC):
-    """One fault of a run; `id` is its place in the schedule."""
-
-    def __init__(self, fault_id: int, kind: str, target: str) -> None:
-        self.id, self.kind, self.target = fault_id, kind, target
-
-    @property
-    def name(self) -> str:
-        """`switch-down net1`."""
-        return f"{self.kind} {self.target}"
-
-    @abstractmethod
-    def inject(self) -> None:
-        """Break it."""
-
-    @abstractmethod
-    def heal(self) -> None:
-        """Mend it. Idempotent."""
-
-    @abstractmethod
-    def probe(self) -> Probe:
-        """Measure whether it bites now."""
 
 
 class LinkFault(Fault):
@@ -79,12 +40,12 @@ class LinkFault(Fault):
 
         Where a server is a container, a killed one has no NICs; its paths say nothing of this fault.
         """
-        reached = self._world.testbed.reach(self._world.topology.switch_names, timeout_ms=_ANSWER_MS)
+        reached = self._world.testbed.reach(self._world.topology.switch_names, timeout_ms=ANSWER_MS)
         paths = [p for p in reached if p.error != HOST_DOWN]
         mine = [p for p in paths if self._uses(p)]
         others = [p for p in paths if not self._uses(p) and not self._held_by_others(p)]
         measured = [p for p in mine if not self._held_by_others(p)]
-        measurements = tuple(_measurement(p) for p in measured)
+        measurements = tuple(path_measurement(p) for p in measured)
         if not measured:
             return self._by_kernel_state()
         answered = sum(p.micros is not None for p in measured)
@@ -98,8 +59,7 @@ class LinkFault(Fault):
         return same_switch and self._link.host in (None, path.source, path.destination)
 
     def _held_by_others(self, path: Path) -> bool:
-        ends = (Link(path.switch, path.source), Link(path.switch, path.destination))
-        return any(self._world.links.is_cut(end, but=self.id) for end in ends)
+        return self._world.holds_path(path, but=self.id)
 
     def _by_kernel_state(self) -> Probe:
         """Where other faults hold every path, only the kernel's own word is left: the link is down or it is not.
@@ -158,26 +118,9 @@ class ProcessFault(Fault):
         alive = state not in words
         replaced = ", a new one" if alive and pid != self._old_pids[server] else ""
         process = Measurement(f"process of {host}", f"{words.get(state, 'alive')} (pid {pid}{replaced})", healthy=alive)
-        answer = admin.ask(self._world.testbed, [host], "ruok", timeout=_ANSWER_MS / 1000)[host].strip()
-        found = f"answers {answer[:20]!r}" if answer else f"no answer in {_ANSWER_MS} ms"
+        answer = admin.ask(self._world.testbed, [host], "ruok", timeout=ANSWER_MS / 1000)[host].strip()
+        found = f"answers {answer[:20]!r}" if answer else f"no answer in {ANSWER_MS} ms"
         return process, Measurement(f"{host} asked ruok", found, healthy=bool(answer))
-
-
-@dataclass(frozen=True)
-class World:
-    """What faults are made of: the testbed, the ensemble, and what is held."""
-
-    testbed: Testbed
-    ensemble: Ensemble
-    topology: Topology
-    links: LinkHolds
-    servers: ServerHolds
-
-    @classmethod
-    def of(cls, ensemble: Ensemble) -> World:
-        """The world of a running ensemble."""
-        testbed, topology = ensemble.testbed, ensemble.topology
-        return cls(testbed, ensemble, topology, LinkHolds(testbed, topology), ServerHolds(ensemble))
 
 
 def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
@@ -192,6 +135,8 @@ def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
         case "link-down":
             host, switch = link_parts(target)
             return LinkFault(fault_id, kind, target, Link(switch, host), world)
+        case "partition":
+            return PartitionFault(fault_id, kind, target, world)
         case "kill":
             return ProcessFault(fault_id, kind, target, Hold.DOWN, world, gently=False)
         case "restart":
@@ -199,9 +144,3 @@ def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
         case "pause":
             return ProcessFault(fault_id, kind, target, Hold.PAUSED, world, gently=False)
     raise FaultError("there is no such kind of fault", where=kind, next_step=f"kinds: {', '.join(KINDS)}")
-
-
-def _measurement(path: Path) -> Measurement:
-    found = f"{path.micros / 1000:.2f} ms" if path.micros is not None else path.error or f"no answer in {_ANSWER_MS} ms"
-    what = f"{path.source} > {path.destination} over {path.switch}"
-    return Measurement(what, found, healthy=path.micros is not None)

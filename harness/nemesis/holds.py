@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from harness.testbed.handles import Link, Testbed
+from harness.testbed.wire import Rule
 from harness.topology.model import Topology
 from harness.zookeeper.ensemble import Ensemble
 
@@ -53,6 +54,32 @@ class LinkHolds:
         if link.host is not None:
             holders |= self._holds.get(Link(link.switch), set())
         return bool(holders - {but})
+
+
+class RuleHolds:
+    """Which packet filters hold, and for which faults (by id)."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self._testbed = testbed
+        self._holds: dict[int, tuple[Rule, ...]] = {}
+
+    def hold(self, fault: int, rules: Iterable[Rule]) -> None:
+        """Let them hold too, in one batch."""
+        self._holds[fault] = tuple(rules)
+        self._apply()
+
+    def release(self, fault: int) -> None:
+        """Lift what no other fault holds. Idempotent."""
+        self._holds.pop(fault, None)
+        self._apply()
+
+    def is_cut(self, host: str, source: str, *, but: int) -> bool:
+        """Whether another fault has a filter on what comes from an address to a host, on whatever port."""
+        others = (rule for fault, rules in self._holds.items() if fault != but for rule in rules)
+        return any((rule.host, rule.source) == (host, source) for rule in others)
+
+    def _apply(self) -> None:
+        self._testbed.set_rules(list(dict.fromkeys(rule for rules in self._holds.values() for rule in rules)))
 
 
 class Hold(Enum):

@@ -18,6 +18,8 @@ class Aim(StrEnum):
     LINK = "link"
     #: One server's process or several.
     SERVERS = "servers"
+    #: Who does not hear whom, see `partitions`.
+    PARTITION = "partition"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -25,7 +27,12 @@ class Aim(StrEnum):
         return _KEYS[self]
 
 
-_KEYS = {Aim.SWITCH: ("switch",), Aim.LINK: ("host", "switch"), Aim.SERVERS: ("server",)}
+_KEYS = {
+    Aim.SWITCH: ("switch",),
+    Aim.LINK: ("host", "switch"),
+    Aim.SERVERS: ("server",),
+    Aim.PARTITION: ("partition",),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ KINDS: dict[str, FaultKind] = {
     for kind in (
         FaultKind("switch-down", Aim.SWITCH, True, "a switch dies: no frame passes between any two of its ports"),
         FaultKind("link-down", Aim.LINK, True, "one NIC of one host loses its cable"),
+        FaultKind("partition", Aim.PARTITION, True, "some hosts do not hear others, in one direction or in both"),
         FaultKind("kill", Aim.SERVERS, True, "a server's process dies by SIGKILL, and is started again"),
         FaultKind("pause", Aim.SERVERS, True, "a server's process is stopped by SIGSTOP, and goes on by SIGCONT"),
         FaultKind("restart", Aim.SERVERS, False, "a server's process ends by SIGTERM, and is started again at once"),

@@ -248,7 +248,9 @@ class Server:
             case wire.GetStates():
                 return wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
 
-    def _change(self, request: wire.Build | wire.Join | wire.Leave | wire.SetLinks | wire.Signal) -> None:
+    def _change(
+        self, request: wire.Build | wire.Join | wire.Leave | wire.SetLinks | wire.SetRules | wire.Signal
+    ) -> None:
         match request:
             case wire.Build():
                 self._network.build(request)
@@ -258,6 +260,8 @@ class Server:
                 self._network.leave(request.host)
             case wire.SetLinks():
                 self._network.set_links(request.changes)
+            case wire.SetRules():
+                self._network.set_rules(request.rules)
             case wire.Signal():
                 self._processes.signal(request)
 

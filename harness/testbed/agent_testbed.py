@@ -82,6 +82,11 @@ class AgentTestbed:
         done = self._agent.ask(wire.SetLinks(changes), wire.Done)
         return done.started, done.ended
 
+    def set_rules(self, rules: Sequence[wire.Rule]) -> tuple[int, int]:
+        """Let these packet filters hold, and no others; returns the monotonic instants it began and ended."""
+        done = self._agent.ask(wire.SetRules(tuple(rules)), wire.Done)
+        return done.started, done.ended
+
     def link_states(self) -> tuple[wire.LinkState, ...]:
         """Every switch and cable as the kernel has it."""
         return self._agent.ask(wire.GetLinks(), wire.Links).links

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.testbed.wire import LinkState
+from harness.testbed.wire import LinkState, Rule
 from harness.testbed.wire import Path as Reached
 
 
@@ -96,6 +96,10 @@ class Testbed(Protocol):
 
         A switch takes all its ports along, except the cables in `but`, which stay as they are.
         """
+        ...
+
+    def set_rules(self, rules: Sequence[Rule]) -> tuple[int, int]:
+        """Let these packet filters hold, and no others; returns the monotonic instants it began and ended."""
         ...
 
     def link_states(self) -> tuple[LinkState, ...]:

@@ -15,7 +15,7 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pyroute2 import IPRoute
@@ -23,6 +23,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.errors import TestbedError
 from harness.testbed import kernel, wire
+from harness.testbed.filters import HostFilter, by_host, remove_filter
 from harness.testbed.reach import HOST_DOWN, End, Prober, probe_socket
 from harness.testbed.spaces import Home, Space, Surroundings
 
@@ -74,6 +75,9 @@ class Network:
         self._cut: set[_Cable] = set()
         self._cut_switches: set[int] = set()
         self._prober = Prober()
+        #: What shall not be heard, by host, and the filters of those hosts that have had any.
+        self._rules: Mapping[str, tuple[wire.Rule, ...]] = {}
+        self._filters: dict[str, HostFilter] = {}
         # The thread that ends the agent restores what the main thread may be cutting right now.
         self._breaking = threading.Lock()
         self._ending = False
@@ -217,6 +221,8 @@ class Network:
         for nic in self._nics_of(host):
             if (port := self._ports.pop((host, nic.switch), None)) is not None:
                 port.probe.close()
+        if (old := self._filters.pop(host, None)) is not None:
+            old.close()
         space.close()
 
     def _nics_of(self, host: str) -> list[wire.NicSpec]:
@@ -283,6 +289,27 @@ class Network:
                 raise
             self.leave(cable[0])  # the container has just ended, and its NICs with it
 
+    def set_rules(self, rules: tuple[wire.Rule, ...]) -> None:
+        """Let these filters hold and no others: a transaction for each host whose rules change."""
+        for rule in rules:
+            if rule.host not in self._hosts:
+                raise self._no_host(rule.host)
+        with self._breaking:
+            if not self._ending:
+                self._rules = by_host(rules, self._hosts)
+                for host in self._hosts:
+                    self._filter(host)
+
+    def _filter(self, host: str) -> None:
+        """Let a host's rules hold there, unless it is a container that does not run."""
+        rules = self._rules.get(host, ())
+        if self._hosts[host] is self._nowhere or not (rules or host in self._filters):
+            return
+        if host not in self._filters:
+            with self.inside(host):
+                self._filters[host] = HostFilter()
+        self._filters[host].set(rules)
+
     def restore(self) -> None:
         """Give every link of a Docker engine back as it was, for good: its containers outlive the agent. Idempotent.
 
@@ -299,6 +326,10 @@ class Network:
                 for index in (*self._cut_switches, *cut):
                     with contextlib.suppress(NetlinkError):
                         netlink.link("set", index=index, state="up")
+            for host in list(self._filters):
+                kernel.setns(self._hosts[host].descriptor, kernel.CLONE_NEWNET)
+                with contextlib.suppress(NetlinkError):
+                    remove_filter()
 
     # --- looking at it --------------------------------------------------------------------------------------
 

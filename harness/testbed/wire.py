@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import socket
 import struct
+from enum import StrEnum
 
 import msgspec
 
@@ -90,6 +91,36 @@ class SetLinks(msgspec.Struct, frozen=True, tag=True):
     changes: tuple[LinkChange, ...]
 
 
+class Manner(StrEnum):
+    """What becomes of a packet."""
+
+    #: It vanishes, and the sender waits.
+    DROP = "drop"
+    #: The sender is told at once, by a reset or by ICMP.
+    REJECT = "reject"
+    #: It vanishes by chance.
+    LOSE = "lose"
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What becomes of packets that arrive at a host."""
+
+    host: str
+    #: The address that they come from.
+    source: str
+    manner: Manner
+    #: Only TCP to this port; None: all.
+    port: int | None = None
+    #: Of `Manner.LOSE`: which share of them, from 0 to 1.
+    share: float = 1.0
+
+
+class SetRules(msgspec.Struct, frozen=True, tag=True):
+    """Let these rules hold, on all hosts, and no others."""
+
+    rules: tuple[Rule, ...]
+
+
 class GetLinks(msgspec.Struct, frozen=True, tag=True):
     """Ask for the state of every switch and port as the kernel has it."""
 
@@ -134,7 +165,8 @@ class OpenSocket(msgspec.Struct, frozen=True, tag=True):
     port: int
 
 
-Request = Build | Join | Leave | GetStates | SetLinks | GetLinks | Reach | Spawn | Signal | GetProcesses | OpenSocket
+_Change = Build | Join | Leave | SetLinks | SetRules | Signal
+Request = _Change | GetStates | GetLinks | Reach | Spawn | GetProcesses | OpenSocket
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
