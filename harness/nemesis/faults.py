@@ -11,6 +11,7 @@ from harness.errors import FaultError
 from harness.history.records import Measurement
 from harness.nemesis.holds import Hold
 from harness.nemesis.kinds import KINDS
+from harness.nemesis.packets_fault import PacketsFault
 from harness.nemesis.partition_fault import PartitionFault
 from harness.nemesis.targets import link_parts, server_ids
 from harness.nemesis.world import ANSWER_MS, Fault, Probe, World, path_measurement
@@ -40,7 +41,7 @@ class LinkFault(Fault):
 
         Where a server is a container, a killed one has no NICs; its paths say nothing of this fault.
         """
-        reached = self._world.testbed.reach(self._world.topology.switch_names, timeout_ms=ANSWER_MS)
+        reached = self._world.reach(self._world.topology.switch_names)
         paths = [p for p in reached if p.error != HOST_DOWN]
         mine = [p for p in paths if self._uses(p)]
         others = [p for p in paths if not self._uses(p) and not self._held_by_others(p)]
@@ -130,13 +131,13 @@ def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
         FaultError: there is no such kind.
     """
     match kind:
-        case "switch-down":
-            return LinkFault(fault_id, kind, target, Link(target), world)
-        case "link-down":
-            host, switch = link_parts(target)
+        case "switch-down" | "link-down":
+            host, switch = link_parts(target) if kind == "link-down" else (None, target)
             return LinkFault(fault_id, kind, target, Link(switch, host), world)
         case "partition":
             return PartitionFault(fault_id, kind, target, world)
+        case "packets":
+            return PacketsFault(fault_id, kind, target, world)
         case "kill":
             return ProcessFault(fault_id, kind, target, Hold.DOWN, world, gently=False)
         case "restart":

@@ -40,7 +40,7 @@ class PartitionFault(Fault):
         return self._by_datagrams() if self._partition.port is None else self._by_connections(self._partition.port)
 
     def _by_datagrams(self) -> Probe:
-        reached = self._world.testbed.reach(self._partition.switches, timeout_ms=ANSWER_MS)
+        reached = self._world.reach(self._partition.switches)
         free = [p for p in reached if p.error != HOST_DOWN and not self._world.holds_path(p, but=self.id)]
         cut = set(self._partition.pairs)
         mine = [p for p in free if (p.source, p.destination) in cut]

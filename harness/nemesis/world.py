@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.history.records import Measurement
-from harness.nemesis.holds import LinkHolds, RuleHolds, ServerHolds
+from harness.nemesis.holds import LinkHolds, RuleHolds, ServerHolds, ShapeHolds
+from harness.nemesis.trials import expect
 from harness.testbed.handles import Link, Testbed
 from harness.testbed.wire import Path
 from harness.topology.model import Topology
@@ -14,6 +16,11 @@ from harness.zookeeper.ensemble import Ensemble
 
 #: How long a datagram or an admin word may take before it counts as unanswered. On these networks both take < 1 ms.
 ANSWER_MS = 150
+#: How long packets may wait in a queue that others fill, milliseconds.
+_CROWDED_MS = 600
+#: A path that loses more on purpose says nothing of other faults; of so many datagrams one arrives over all others,
+#: but for one time in a million.
+_MOST_LOSS, _AGAINST_LOSS = 0.5, 20
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,32 @@ class World:
     links: LinkHolds
     servers: ServerHolds
     rules: RuleHolds
+    shapes: ShapeHolds
 
     @classmethod
     def of(cls, ensemble: Ensemble) -> World:
         """The world of a running ensemble."""
         testbed, topology = ensemble.testbed, ensemble.topology
-        return cls(testbed, ensemble, topology, LinkHolds(testbed, topology), ServerHolds(ensemble), RuleHolds(testbed))
+        rules = RuleHolds(testbed)
+        return cls(
+            testbed,
+            ensemble,
+            topology,
+            LinkHolds(testbed, topology),
+            ServerHolds(ensemble),
+            rules,
+            ShapeHolds(testbed, topology, rules),
+        )
+
+    def reach(self, switches: Sequence[str]) -> tuple[Path, ...]:
+        """Which host reaches which: with patience where packets are late on purpose, and many where they are lost."""
+        held = [shape.effects for shape in self.shapes.held()]
+        late = 2 * max((e.delay_ms + 4 * e.jitter_ms for e in held), default=0.0)
+        crowded = _CROWDED_MS if any(e.rate for e in held) else 0
+        lossy = any(e.loss or e.bursts or e.corrupt for e in held)
+        return self.testbed.reach(
+            switches, timeout_ms=round(ANSWER_MS + late + crowded), count=_AGAINST_LOSS if lossy else 1
+        )
 
     def holds_path(self, path: Path, *, but: int) -> bool:
         """Whether another fault than `but` may be why a path does not answer."""
@@ -72,7 +99,8 @@ class World:
         if any(self.links.is_cut(end, but=but) for end in ends):
             return True
         address = next(n.address for n in self.topology.nics() if (n.host, n.switch) == (path.source, path.switch))
-        return self.rules.is_cut(path.destination, str(address), but=but)
+        lost = expect(self.shapes.on_path(path.source, path.destination, path.switch, but=but)).loss
+        return lost > _MOST_LOSS or self.rules.is_cut(path.destination, str(address), but=but)
 
 
 def path_measurement(path: Path) -> Measurement:

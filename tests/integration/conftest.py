@@ -15,6 +15,7 @@ from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.testbed.turns import turn
 from harness.topology.model import Topology
+from harness.usermode.machine import find_kernel
 from harness.zookeeper.java import find_java
 
 
@@ -55,6 +56,15 @@ def engine() -> Iterator[docker.DockerClient]:
         require("docker", str(lacking))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def usermode() -> None:
+    """A user-mode kernel is installed."""
+    try:
+        find_kernel(os.environ)
+    except EnvironmentLacking as lacking:
+        require("usermode", str(lacking))
 
 
 @pytest.fixture
