@@ -166,7 +166,7 @@ class PacketsFault(Fault):
             verdict, findings = self._judged(group, counted)
             if verdict is None or not group.only_rate:  # a rate is for bursts to show
                 verdicts.append(verdict)
-            texts.append(f"{len(there)} paths: " + ", ".join(f.text for f in findings))
+            texts.append(f"{len(there)} paths: " + ", ".join(f.text for f in findings if f.text))
             measurements += [_path_measurement(way, became[way], healthy=verdict is False) for way in there]
         sound = [_is_as_expected(elsewhere[way], became[way]) for way in others if became[way].error != HOST_DOWN]
         if sound:

@@ -115,6 +115,7 @@ class Finding:
     fits: bool
     #: How far the two are apart.
     distance: float
+    #: For people; empty where nothing was asked for and nothing was found.
     text: str
 
 
@@ -225,7 +226,7 @@ def _share(
     measured = found / of if of else 0.0
     low, _ = bounds(share, of / clumping)
     _, high = bounds(max(share, _STRAY_SHARE) if stray else share, of / clumping) if not crowded else (0.0, 1.0)
-    text = f"{what} {measured:.2%} of {of}"
+    text = f"{what} {measured:.2%} of {of}" if share or found or what == "lost" else ""
     if share or found:
         text += f", asked {share:.2%} ({low:.2%} to {high:.2%})"
     return Finding(low <= measured <= high if of else True, abs(measured - share), text)
