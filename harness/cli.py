@@ -39,7 +39,10 @@ _errors = Console(stderr=True)
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="ZKCHAOS_RUNS", help="Where the run folders are kept.")]
 #: As `stage.make.TESTBEDS`, which is not imported for this.
 Testbeds = Literal["namespaces", "docker", "docker-helper"]
+#: The machine's own kernel, or one with netem that runs as an ordinary process.
+Kernels = Literal["host", "usermode"]
 RunArgument = Annotated[str, typer.Argument(help="A run folder, its name below --runs, or `latest`.")]
+MemoryOption = Annotated[int, typer.Option("--memory", help="The guest's memory in MB; its files are in it too.")]
 
 
 @app.command()
@@ -60,11 +63,15 @@ def run(
     attach_to: Annotated[
         str | None, typer.Option("--attach", help="An ensemble that runs already: a Compose project, or a label.")
     ] = None,
+    kernel: Annotated[
+        Kernels, typer.Option(help="`usermode`: in a kernel with netem that needs no privileges (`zkchaos usermode`).")
+    ] = "host",
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Perform a scenario, judge it, and write its page."""
     from harness.scenario import make_request, new_run_path
     from harness.topology.duration import parse_duration
+    from harness.usermode.machine import inside
 
     try:
         duration_s = parse_duration(duration) if duration is not None else None
@@ -72,6 +79,8 @@ def run(
         raise UsageError(str(problem), where="--duration") from problem
     if attach_to is not None:
         _refuse_beside_attach({"--topology": topology, "--zookeeper": zookeeper, "--single-address": single_address})
+    if kernel == "usermode" and attach_to is not None:
+        raise UsageError("what runs outside is out of the guest's reach", where="--attach with --kernel usermode")
     testbed, found, guests = _attached(testbed, attach_to)
     request = make_request(
         plan,
@@ -86,7 +95,13 @@ def run(
         clients=clients,
         rate=rate,
         testbed=testbed,
+        kernel="usermode" if inside() else kernel,
     )
+    if kernel == "usermode" and not inside():
+        from harness.usermode_command import run_again_inside
+
+        # everything has been read and checked; it is read again where it is performed
+        raise typer.Exit(run_again_inside(runs, docker=testbed != "namespaces"))
     root = new_run_path(runs.absolute(), request.scenario)
 
     from harness.testbed.client import warm_up
@@ -343,6 +358,31 @@ def doctor(runs: RunsOption = Path("runs")) -> None:
     findings = examine(runs)
     show_findings(_console, findings)
     raise typer.Exit(0 if possible(findings) else 3)
+
+
+@app.command()
+def usermode(
+    command: Annotated[list[str], typer.Argument(help="After `--`: a command and its arguments, as `pytest tests`.")],
+    memory: MemoryOption = 4096,
+    deadline: Annotated[str, typer.Option(help="The command is told to end after so long, as 30s or 10m.")] = "1h",
+    writable: Annotated[
+        list[Path] | None, typer.Option(help="A folder that it may write to, beside --runs; may be said several times.")
+    ] = None,
+    docker: Annotated[bool, typer.Option("--docker", help="With a Docker engine of its own.")] = False,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Run any command in a user-mode Linux kernel with netem, on this machine's files, without any privileges.
+
+    Its output, its exit code and its run folders come out; whatever else it writes is gone with the kernel.
+    """
+    from harness.topology.duration import parse_duration
+    from harness.usermode_command import run_inside
+
+    try:
+        deadline_s = parse_duration(deadline)
+    except ValueError as problem:
+        raise UsageError(str(problem), where="--deadline") from problem
+    raise typer.Exit(run_inside(command, runs, writable or (), memory_mb=memory, deadline_s=deadline_s, docker=docker))
 
 
 @app.command()

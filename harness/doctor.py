@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness.doctor_finding import ENGINES, EVERYBODY, NAMESPACES, NOBODY, CapabilityFinding, missing, possible
 from harness.doctor_offers import show_offers
+from harness.doctor_usermode import examine_usermode
 from harness.errors import ZkChaosError
 from harness.run import LEAST_FREE
 from harness.testbed.engine import connect_engine
@@ -30,10 +31,10 @@ _ENGINE_S = 10
 
 def examine(runs: Path) -> list[CapabilityFinding]:
     """Try everything that a run needs."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        docker = pool.submit(_docker)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        docker, usermode = pool.submit(_docker), pool.submit(examine_usermode)
         ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _chromium()]
-        return [*ours, *docker.result()]
+        return [*ours, *usermode.result(), *docker.result()]
 
 
 def _python() -> CapabilityFinding:

@@ -9,6 +9,7 @@
     │   ├── RunFolderError          a run folder that cannot be read or written as asked
     │   └── HistoryError            a history or transaction log that is not what it claims to be
     ├── EnvironmentLacking          this machine lacks something; says what to install or to enable
+    │   ├── KernelLacking           the kernel has not what a fault is made of
     │   ├── NamespacesForbidden     user or network namespaces are not allowed here
     │   ├── EngineUnavailable       no Docker engine answers, or an image that is needed is not there
     │   ├── JavaMissing             no Java runtime was found
@@ -89,6 +90,10 @@ class HistoryError(UsageError):
 
 class EnvironmentLacking(ZkChaosError):
     """This machine lacks something that the request needs."""
+
+
+class KernelLacking(EnvironmentLacking):
+    """The kernel has not what a fault is made of, as sch_netem. Told before anything is broken."""
 
 
 class NamespacesForbidden(EnvironmentLacking):

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from harness.history.records import Event, Note, Phase
 from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
 from harness.nemesis.nemesis import Nemesis
+from harness.nemesis.packets_fault import refuse_steps
+from harness.nemesis.plan import Step
 from harness.scenario import Request
 from harness.stage.make import make_stage
 from harness.topology.model import Topology
@@ -74,6 +76,7 @@ class Run:
         topology: the scenario's, with its overrides.
         root: the run folder to make.
         observer: sees each event after it was written.
+        schedule: what will be carried out; refused before anything is started where this kernel cannot do it.
         with_load: start the client processes of the scenario's load at once, while the servers come up.
         tell: called with a line of text before anything that may take seconds, such as a download.
 
@@ -88,6 +91,7 @@ class Run:
         root: Path,
         observer: Observer | None = None,
         *,
+        schedule: Sequence[Step] = (),
         with_load: bool = True,
         tell: Callable[[str], None] | None = None,
     ) -> None:
@@ -97,6 +101,7 @@ class Run:
         self._stack.callback(self._stage.close)
         self.testbed = self._stage.testbed
         try:
+            refuse_steps(schedule, topology, self.testbed.lacking)
             # Only now is anything made that outlives this process: testbed, Java and jars are all there.
             self.folder = _make_folder(root)
             self.folder.write_json(self.folder.scenario_file, scenario, sync=False)
@@ -230,7 +235,7 @@ def perform(
         KeyboardInterrupt: the same.
     """
     try:
-        with Run(request.scenario, request.topology, root, observer, tell=tell) as run:
+        with Run(request.scenario, request.topology, root, observer, schedule=request.schedule, tell=tell) as run:
             run.carry_out(request)
         return run.folder
     except StorageFull:

@@ -48,6 +48,7 @@ def make_request(
     clients: int | None = None,
     rate: float | None = None,
     testbed: str = "namespaces",
+    kernel: str = "host",
     attached: str | None = None,
     attached_topology: Topology | None = None,
     guests: Sequence[Guest] = (),
@@ -86,6 +87,7 @@ def make_request(
     words += ["--clients", str(clients)] if clients is not None else []
     words += ["--rate", f"{rate:g}"] if rate is not None else []
     words += ["--testbed", testbed] if testbed != "namespaces" else []
+    words += ["--kernel", kernel] if kernel != "host" else []
     scenario = Scenario(
         name=plan.name,
         topology=topology.name,

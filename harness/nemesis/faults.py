@@ -7,58 +7,21 @@ the kernel gives and by an admin word.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-
 from harness.errors import FaultError
 from harness.history.records import Measurement
-from harness.nemesis.holds import Hold, LinkHolds, ServerHolds
+from harness.nemesis.holds import Hold
 from harness.nemesis.kinds import KINDS
+from harness.nemesis.packets_fault import PacketsFault
+from harness.nemesis.partition_fault import PartitionFault
 from harness.nemesis.targets import link_parts, server_ids
-from harness.testbed.handles import Link, Testbed
+from harness.nemesis.world import ANSWER_MS, Fault, Probe, World, path_measurement
+from harness.testbed.handles import Link
 from harness.testbed.reach import HOST_DOWN
 from harness.testbed.wire import Path
-from harness.topology.model import Topology
 from harness.zookeeper import admin
-from harness.zookeeper.ensemble import Ensemble
 
-#: How long a datagram or an admin word may take before it counts as unanswered. On these networks both take < 1 ms.
-_ANSWER_MS = 150
 #: In the answer to a word that a server does not let pass.
 _NOT_IN_WHITELIST = "is not executed because it is not in the whitelist"
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One look at a fault's target. `bites` is None where the probe cannot tell."""
-
-    bites: bool | None
-    summary: str
-    measurements: tuple[Measurement, ...] = ()
-
-
-class Fault(ABC):
-    """One fault of a run; `id` is its place in the schedule."""
-
-    def __init__(self, fault_id: int, kind: str, target: str) -> None:
-        self.id, self.kind, self.target = fault_id, kind, target
-
-    @property
-    def name(self) -> str:
-        """`switch-down net1`."""
-        return f"{self.kind} {self.target}"
-
-    @abstractmethod
-    def inject(self) -> None:
-        """Break it."""
-
-    @abstractmethod
-    def heal(self) -> None:
-        """Mend it. Idempotent."""
-
-    @abstractmethod
-    def probe(self) -> Probe:
-        """Measure whether it bites now."""
 
 
 class LinkFault(Fault):
@@ -81,12 +44,12 @@ class LinkFault(Fault):
 
         Where a server is a container, a killed one has no NICs; its paths say nothing of this fault.
         """
-        reached = self._world.testbed.reach(self._world.topology.switch_names, timeout_ms=_ANSWER_MS)
+        reached = self._world.reach(self._world.topology.switch_names)
         paths = [p for p in reached if p.error != HOST_DOWN]
         mine = [p for p in paths if self._uses(p)]
         others = [p for p in paths if not self._uses(p) and not self._held_by_others(p)]
         measured = [p for p in mine if not self._held_by_others(p)]
-        measurements = tuple(_measurement(p) for p in measured)
+        measurements = tuple(path_measurement(p) for p in measured)
         if not measured:
             return self._by_kernel_state()
         answered = sum(p.micros is not None for p in measured)
@@ -100,8 +63,7 @@ class LinkFault(Fault):
         return same_switch and self._link.host in (None, path.source, path.destination)
 
     def _held_by_others(self, path: Path) -> bool:
-        ends = (Link(path.switch, path.source), Link(path.switch, path.destination))
-        return any(self._world.links.is_cut(end, but=self.id) for end in ends)
+        return self._world.holds_path(path, but=self.id)
 
     def _by_kernel_state(self) -> Probe:
         """Where other faults hold every path, only the kernel's own word is left: the link is down or it is not.
@@ -160,28 +122,11 @@ class ProcessFault(Fault):
         alive = state not in words
         replaced = ", a new one" if alive and pid != self._old_pids[server] else ""
         process = Measurement(f"process of {host}", f"{words.get(state, 'alive')} (pid {pid}{replaced})", healthy=alive)
-        answer = admin.ask(self._world.testbed, [host], "ruok", timeout=_ANSWER_MS / 1000)[host].strip()
+        answer = admin.ask(self._world.testbed, [host], "ruok", timeout=ANSWER_MS / 1000)[host].strip()
         # a word that its whitelist lacks is answered, too; who looks at a server that is not ours cannot choose it
         said = "answers" if _NOT_IN_WHITELIST in answer else f"answers {answer[:20]!r}"
-        found = said if answer else f"no answer in {_ANSWER_MS} ms"
+        found = said if answer else f"no answer in {ANSWER_MS} ms"
         return process, Measurement(f"{host} asked ruok", found, healthy=bool(answer))
-
-
-@dataclass(frozen=True)
-class World:
-    """What faults are made of: the testbed, the ensemble, and what is held."""
-
-    testbed: Testbed
-    ensemble: Ensemble
-    topology: Topology
-    links: LinkHolds
-    servers: ServerHolds
-
-    @classmethod
-    def of(cls, ensemble: Ensemble) -> World:
-        """The world of a running ensemble."""
-        testbed, topology = ensemble.testbed, ensemble.topology
-        return cls(testbed, ensemble, topology, LinkHolds(testbed, topology), ServerHolds(ensemble))
 
 
 def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
@@ -191,11 +136,13 @@ def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
         FaultError: there is no such kind.
     """
     match kind:
-        case "switch-down":
-            return LinkFault(fault_id, kind, target, Link(target), world)
-        case "link-down":
-            host, switch = link_parts(target)
+        case "switch-down" | "link-down":
+            host, switch = link_parts(target) if kind == "link-down" else (None, target)
             return LinkFault(fault_id, kind, target, Link(switch, host), world)
+        case "partition":
+            return PartitionFault(fault_id, kind, target, world)
+        case "packets":
+            return PacketsFault(fault_id, kind, target, world)
         case "kill":
             return ProcessFault(fault_id, kind, target, Hold.DOWN, world, gently=False)
         case "restart":
@@ -203,9 +150,3 @@ def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
         case "pause":
             return ProcessFault(fault_id, kind, target, Hold.PAUSED, world, gently=False)
     raise FaultError("there is no such kind of fault", where=kind, next_step=f"kinds: {', '.join(KINDS)}")
-
-
-def _measurement(path: Path) -> Measurement:
-    found = f"{path.micros / 1000:.2f} ms" if path.micros is not None else path.error or f"no answer in {_ANSWER_MS} ms"
-    what = f"{path.source} > {path.destination} over {path.switch}"
-    return Measurement(what, found, healthy=path.micros is not None)

@@ -18,6 +18,10 @@ class Aim(StrEnum):
     LINK = "link"
     #: One server's process or several.
     SERVERS = "servers"
+    #: Who does not hear whom, see `partitions`.
+    PARTITION = "partition"
+    #: What becomes of packets and where, see `packets`.
+    PACKETS = "packets"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -25,7 +29,13 @@ class Aim(StrEnum):
         return _KEYS[self]
 
 
-_KEYS = {Aim.SWITCH: ("switch",), Aim.LINK: ("host", "switch"), Aim.SERVERS: ("server",)}
+_KEYS = {
+    Aim.SWITCH: ("switch",),
+    Aim.LINK: ("host", "switch"),
+    Aim.SERVERS: ("server",),
+    Aim.PARTITION: ("partition",),
+    Aim.PACKETS: ("packets",),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,10 @@ KINDS: dict[str, FaultKind] = {
     for kind in (
         FaultKind("switch-down", Aim.SWITCH, True, "a switch dies: no frame passes between any two of its ports"),
         FaultKind("link-down", Aim.LINK, True, "one NIC of one host loses its cable"),
+        FaultKind("partition", Aim.PARTITION, True, "some hosts do not hear others, in one direction or in both"),
+        FaultKind(
+            "packets", Aim.PACKETS, True, "packets are late, lost, doubled, damaged, overtaken, or few at a time"
+        ),
         FaultKind("kill", Aim.SERVERS, True, "a server's process dies by SIGKILL, and is started again"),
         FaultKind("pause", Aim.SERVERS, True, "a server's process is stopped by SIGSTOP, and goes on by SIGCONT"),
         FaultKind("restart", Aim.SERVERS, False, "a server's process ends by SIGTERM, and is started again at once"),

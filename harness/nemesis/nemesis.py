@@ -16,10 +16,11 @@ from random import Random
 
 from harness.errors import FaultError, ZkChaosError
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent
-from harness.nemesis.faults import Fault, World, make_fault
+from harness.nemesis.faults import make_fault
 from harness.nemesis.kinds import KINDS
 from harness.nemesis.plan import Step
 from harness.nemesis.targets import is_role, resolve_target
+from harness.nemesis.world import Fault, World
 from harness.zookeeper.ensemble import Ensemble
 
 #: How long a fault may take until its probe sees it bite, and until it is seen to be gone, seconds.

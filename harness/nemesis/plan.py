@@ -12,7 +12,8 @@ from random import Random
 
 from harness.errors import PlanError
 from harness.history.scenario import LoadSpec
-from harness.nemesis.kinds import KINDS
+from harness.nemesis import packets
+from harness.nemesis.kinds import KINDS, Aim
 from harness.nemesis.offers import Guest, refusal
 from harness.nemesis.targets import check_target, conflict
 from harness.topology.duration import MAX_SECONDS, format_duration
@@ -166,6 +167,21 @@ def check_plan(plan: Plan, topology: Topology, guests: Sequence[Guest] = ()) -> 
             ) from None
         if reason := refusal(fault, target, guests):
             raise PlanError(f"fault {fault} is not offered of {reason}", where=f"{plan.name}:{key_path(key)}")
+    _refuse_clashes(plan, topology)
+
+
+def _refuse_clashes(plan: Plan, topology: Topology) -> None:
+    """Two faults of packets that a NIC cannot have at once, as far as that is certain before the run."""
+    steps = [step for step in plan.steps if KINDS[step.fault].aim is Aim.PACKETS]
+    for place, step in enumerate(steps):
+        for other in steps[:place]:
+            meet = step.at_s < other.end_s and other.at_s < step.end_s
+            if meet and (reason := packets.clash(other.target, step.target, topology)):
+                raise PlanError(
+                    f"{step.target} cannot hold while {key_path(('step', other.id))} does: {reason}",
+                    where=f"{plan.name}:{key_path(('step', step.id))}",
+                    next_step="let one end before the other begins, or write both as one fault",
+                )
 
 
 def _check_fits(step: Step, duration_s: float, where: str) -> None:

@@ -57,6 +57,12 @@ def _word(value: object) -> str:
     return value
 
 
+def _partition(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 1000 or not value.isprintable():
+        raise refused("this is not a partition")
+    return value
+
+
 def _range(value: object) -> tuple[float, float]:
     if isinstance(value, list) and len(value) == 2:
         shortest, longest = _duration(value[0]), _duration(value[1])
@@ -67,15 +73,28 @@ def _range(value: object) -> tuple[float, float]:
     return shortest, longest
 
 
+def _packets(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 1000 or not value.isprintable():
+        raise refused("this is not a fault of packets")
+    return value
+
+
 Duration = Annotated[float, PlainValidator(_duration)]
 DurationRange = Annotated[tuple[float, float], PlainValidator(_range)]
 ServerTarget = Annotated[str, PlainValidator(_server)]
 Word = Annotated[str, PlainValidator(_word)]
+PartitionTarget = Annotated[str, PlainValidator(_partition)]
+PacketsTarget = Annotated[str, PlainValidator(_packets)]
 
+_PACKETS_FORM = 'such as "delay 200ms on net1", "loss 10% on zk2:net1 in", "delay 50ms, loss 1% on zk1 > zk2"'
+_PARTITION_FORM = 'such as "isolate leader", "halves over net1", "zk1 | zk2,zk3 port quorum rejected", "zk1 > zk2"'
 _KIND_WORDS = allowed_words(KINDS)
 _SERVER_FORM = f'the id of a server such as 2 or "zk2", several as "zk1,zk3", or {allowed_words(SERVER_ROLES)}'
 _SWITCH_FORM = f'the name of a switch, or "{RANDOM}"'
 _HOST_FORM = f'the name of a host such as "zk2" or "c1", or "leader", "{FOLLOWER}", "{RANDOM}"'
+
+#: The keys that say what a fault is aimed at.
+_TARGETS = ("switch", "host", "server", "partition", "packets")
 
 
 class _StepTable(Table):
@@ -85,6 +104,8 @@ class _StepTable(Table):
     switch: Word | None = Field(default=None, description=_SWITCH_FORM)
     host: Word | None = Field(default=None, description=_HOST_FORM)
     server: ServerTarget | None = Field(default=None, description=_SERVER_FORM)
+    partition: PartitionTarget | None = Field(default=None, description=_PARTITION_FORM)
+    packets: PacketsTarget | None = Field(default=None, description=_PACKETS_FORM)
 
 
 class _RandomTable(Table):
@@ -102,6 +123,8 @@ class _RandomTable(Table):
     switch: Word = Field(default=RANDOM, description=_SWITCH_FORM)
     host: Word = Field(default=RANDOM, description=_HOST_FORM)
     server: ServerTarget = Field(default=RANDOM, description=_SERVER_FORM)
+    partition: PartitionTarget = Field(default="halves", description=_PARTITION_FORM)
+    packets: PacketsTarget = Field(default="delay 100ms on a switch", description=_PACKETS_FORM)
 
 
 class _ExpectTable(Table):
@@ -220,7 +243,7 @@ class _Builder:
         kind = KINDS.get(table.fault)
         if kind is None:
             raise self._unknown_fault((*key, "fault"), table.fault)
-        given = {k: v for k, v in (("switch", table.switch), ("host", table.host), ("server", table.server)) if v}
+        given = {name: value for name in _TARGETS if (value := _said(table, name))}
         allowed = ("at", "fault", *kind.aim.keys, *(("for",) if kind.lasts else ()))
         for name in given:
             if name not in kind.aim.keys:
@@ -246,7 +269,7 @@ class _Builder:
                 raise self._error((*key, "faults", place), f"{value_text(name)} is listed twice")
         kinds = [KINDS[name] for name in table.faults]
         used = {name for kind in kinds for name in kind.aim.keys}
-        for name in ("switch", "host", "server"):
+        for name in _TARGETS:
             if name in table.model_fields_set and name not in used:
                 raise self._error((*key, name), f"none of the faults {allowed_words(table.faults)} has a key {name}")
         if (table.count is None) == (table.every is None):
@@ -258,7 +281,7 @@ class _Builder:
             raise self._error((*key, "for"), f"this key is missing, which fault {lasting[0]} needs", 'as ["2s", "5s"]')
         if not lasting and table.lasts is not None:
             raise self._error((*key, "for"), f"none of the faults {allowed_words(table.faults)} lasts")
-        aims = {"switch": table.switch, "host": table.host, "server": table.server}
+        aims = {name: _said(table, name) or "" for name in _TARGETS}
         shortest, longest = table.lasts or (0.0, 0.0)
         return RandomFaults(
             id=index,
@@ -279,6 +302,17 @@ class _Builder:
 
     def _error(self, key: tuple[str | int, ...], what: str, next_step: str = "") -> PlanError:
         return PlanError(what, where=f"{self._source_name}:{key_path(key)}", next_step=next_step)
+
+
+def _said(table: _StepTable | _RandomTable, key: str) -> str | None:
+    """What one of `_TARGETS` says in a table."""
+    return {
+        "switch": table.switch,
+        "host": table.host,
+        "server": table.server,
+        "partition": table.partition,
+        "packets": table.packets,
+    }[key]
 
 
 def _target(aim: Aim, given: dict[str, str]) -> str:

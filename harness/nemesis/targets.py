@@ -15,6 +15,9 @@
     all         every server, observers too
     random      any one server, observers too
 
+    partition   see `harness.nemesis.partitions`
+    packets     see `harness.nemesis.packets`
+
 Choices are drawn with `Random.random()` alone, the one method whose sequence Python promises to keep for a seed.
 """
 
@@ -26,6 +29,7 @@ from random import Random
 from typing import TypeVar
 
 from harness.errors import FaultError
+from harness.nemesis import packets, partitions
 from harness.nemesis.kinds import Aim
 from harness.topology.model import ClientHost, Server, Topology
 from harness.topology.toml_document import allowed_words, nearest, value_text
@@ -77,6 +81,10 @@ def link_parts(target: str) -> tuple[str, str]:
 
 def is_role(aim: Aim, target: str) -> bool:
     """Whether a target is, or contains, a role that only the running ensemble or the seed can resolve."""
+    if aim is Aim.PARTITION:
+        return partitions.is_role(target)
+    if aim is Aim.PACKETS:
+        return packets.is_role(target)
     if aim is Aim.SWITCH:
         return target in SWITCH_ROLES
     if aim is Aim.LINK:
@@ -102,7 +110,11 @@ def check_target(aim: Aim, target: str, topology: Topology) -> None:
     Raises:
         ValueError: half a sentence that says what is wrong, and what is allowed.
     """
-    if aim is Aim.SWITCH:
+    if aim is Aim.PARTITION:
+        partitions.check(target, topology)
+    elif aim is Aim.PACKETS:
+        packets.check(target, topology)
+    elif aim is Aim.SWITCH:
         _check_switch(target, topology)
     elif aim is Aim.LINK:
         _check_link(target, topology)
@@ -134,6 +146,10 @@ def resolve_target(
         ValueError: the target is not one of this topology's, see `check_target`.
     """
     check_target(aim, target, topology)
+    if aim is Aim.PARTITION:
+        return partitions.resolve(target, topology, leader=leader, rng=rng)
+    if aim is Aim.PACKETS:
+        return packets.resolve(target, topology, leader=leader, rng=rng)
     taken = {part for held in busy for part in held.split(",")}
     if aim is Aim.SWITCH:
         return target if target != RANDOM else _draw([n for n in topology.switch_names if n not in taken], target, rng)

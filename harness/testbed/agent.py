@@ -232,23 +232,29 @@ class Server:
                 return wire.SocketOpened(), self._network.connecting(request.host, request.address, request.port)
             case wire.GetLinks() | wire.Reach() | wire.GetProcesses() | wire.GetStates():
                 return self._look(request), None
+            case wire.GetLacking() | wire.GetTrains():
+                return self._look(request), None
             case _:
                 started = time.monotonic_ns()
                 self._change(request)
                 return wire.Done(started, time.monotonic_ns()), None
 
-    def _look(self, request: wire.GetLinks | wire.Reach | wire.GetProcesses | wire.GetStates) -> wire.Reply:
+    def _look(self, request: wire.Look) -> wire.Reply:
         match request:
             case wire.GetLinks():
                 return wire.Links(self._network.links())
             case wire.Reach():
-                return wire.Paths(self._network.reach(request.switches, request.timeout_ms))
+                return wire.Paths(self._network.reach(request.switches, request.timeout_ms, request.count))
+            case wire.GetLacking():
+                return wire.Lacking(self._network.lacking())
+            case wire.GetTrains():
+                return wire.Trains(self._network.arrivals())
             case wire.GetProcesses():
                 return wire.Processes(self._processes.states())
             case wire.GetStates():
                 return wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
 
-    def _change(self, request: wire.Build | wire.Join | wire.Leave | wire.SetLinks | wire.Signal) -> None:
+    def _change(self, request: wire.Change) -> None:
         match request:
             case wire.Build():
                 self._network.build(request)
@@ -258,6 +264,12 @@ class Server:
                 self._network.leave(request.host)
             case wire.SetLinks():
                 self._network.set_links(request.changes)
+            case wire.SetRules():
+                self._network.set_rules(request.rules)
+            case wire.SetShapes():
+                self._network.set_shapes(request.shapes)
+            case wire.StartTrains():
+                self._network.send_trains(request)
             case wire.Signal():
                 self._processes.signal(request)
 

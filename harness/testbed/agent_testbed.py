@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from harness.testbed import wire
 from harness.testbed.client import AgentClient
 from harness.testbed.handles import Exit, Link, Process
 from harness.topology.model import ClientHost, Server
+
+#: How long a measurement may take beyond what it is asked to, and how often it is asked for, seconds.
+_TRAINS_TIMEOUT, _TRAINS_POLL = 20.0, 0.005
 
 
 class AgentTestbed:
@@ -23,6 +27,7 @@ class AgentTestbed:
 
     def __init__(self, agent: AgentClient) -> None:
         self._agent = agent
+        self._lacking: Mapping[str, str] | None = None
 
     @property
     def rootless(self) -> bool:
@@ -82,13 +87,42 @@ class AgentTestbed:
         done = self._agent.ask(wire.SetLinks(changes), wire.Done)
         return done.started, done.ended
 
+    def set_rules(self, rules: Sequence[wire.Rule]) -> tuple[int, int]:
+        """Let these packet filters hold, and no others; returns the monotonic instants it began and ended."""
+        done = self._agent.ask(wire.SetRules(tuple(rules)), wire.Done)
+        return done.started, done.ended
+
+    def set_shapes(self, shapes: Sequence[wire.Shape]) -> tuple[int, int]:
+        """Let these shapes hold, and no others; returns the monotonic instants it began and ended."""
+        done = self._agent.ask(wire.SetShapes(tuple(shapes)), wire.Done)
+        return done.started, done.ended
+
+    def lacking(self) -> Mapping[str, str]:
+        """What the kernel refuses of what shapes are made of, and its words for it."""
+        if self._lacking is None:
+            self._lacking = self._agent.ask(wire.GetLacking(), wire.Lacking).refusals
+        return self._lacking
+
+    def send_trains(
+        self, trains: Sequence[wire.Train], *, timeout_ms: float, linger_ms: float = 0.0
+    ) -> tuple[wire.Arrivals, ...]:
+        """Send datagrams and see what becomes of them; the agent does other things meanwhile."""
+        self._agent.ask(wire.StartTrains(tuple(trains), timeout_ms, linger_ms), wire.Done)
+        longest = max((train.count * train.gap_us for train in trains), default=0.0) / 1e6
+        deadline = time.monotonic() + longest + timeout_ms / 1000 + _TRAINS_TIMEOUT
+        while (arrivals := self._agent.ask(wire.GetTrains(), wire.Trains).arrivals) is None:
+            if time.monotonic() > deadline:
+                raise TestbedError("the datagrams of a measurement took too long to be sent")
+            time.sleep(_TRAINS_POLL)
+        return arrivals
+
     def link_states(self) -> tuple[wire.LinkState, ...]:
         """Every switch and cable as the kernel has it."""
         return self._agent.ask(wire.GetLinks(), wire.Links).links
 
-    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[wire.Path, ...]:
+    def reach(self, switches: Sequence[str], *, timeout_ms: int, count: int = 1) -> tuple[wire.Path, ...]:
         """Which host reaches which over each of these switches, measured with real packets."""
-        return self._agent.ask(wire.Reach(tuple(switches), timeout_ms), wire.Paths).paths
+        return self._agent.ask(wire.Reach(tuple(switches), timeout_ms, count), wire.Paths).paths
 
     def close(self) -> None:
         """End every process and remove every interface. Idempotent."""

@@ -44,6 +44,8 @@ class ContainerSpec:
     user: str
     #: Folders in memory, for what a read-only file system must still allow.
     in_memory: Sequence[str] = ("/tmp",)
+    #: Instead of the image's own.
+    command: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     #: The file that what it says is written to when it has ended; None if nobody wants to know.
     output: Path | None = None
@@ -145,6 +147,7 @@ class ContainersTestbed(ContainerHosts):
         first = next(iter(endpoints))
         container = self._client.containers.create(
             spec.image,
+            list(spec.command) or None,
             name=f"zkchaos-{self._run_id}-{server.host}",
             hostname=server.host,
             user=spec.user,

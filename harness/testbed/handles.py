@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.testbed.wire import LinkState
+from harness.testbed.wire import Arrivals, LinkState, Rule, Shape, Train
 from harness.testbed.wire import Path as Reached
 
 
@@ -99,11 +99,29 @@ class Testbed(Protocol):
         """
         ...
 
+    def set_rules(self, rules: Sequence[Rule]) -> tuple[int, int]:
+        """Let these packet filters hold, and no others; returns the monotonic instants it began and ended."""
+        ...
+
+    def set_shapes(self, shapes: Sequence[Shape]) -> tuple[int, int]:
+        """Let these shapes hold, and no others; returns the monotonic instants it began and ended."""
+        ...
+
+    def lacking(self) -> Mapping[str, str]:
+        """What the kernel refuses of what shapes are made of, and its words for it."""
+        ...
+
+    def send_trains(
+        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0
+    ) -> tuple[Arrivals, ...]:
+        """Send datagrams and see what becomes of them."""
+        ...
+
     def link_states(self) -> tuple[LinkState, ...]:
         """Every switch and cable as the kernel has it."""
         ...
 
-    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[Reached, ...]:
+    def reach(self, switches: Sequence[str], *, timeout_ms: int, count: int = 1) -> tuple[Reached, ...]:
         """Which host reaches which over each of these switches, measured with real packets."""
         ...
 

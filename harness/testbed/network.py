@@ -15,7 +15,7 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pyroute2 import IPRoute
@@ -24,8 +24,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from harness.errors import TestbedError
 from harness.testbed import kernel, wire
 from harness.testbed.bridge import EngineBridge
+from harness.testbed.filters import HostFilter, by_host, remove_filter
 from harness.testbed.reach import HOST_DOWN, End, Prober, probe_socket
+from harness.testbed.shaping import Shaper, Treatments, lacking, remove
 from harness.testbed.spaces import Home, Space, Surroundings
+from harness.testbed.trains import MAX_DATAGRAMS, SIZES, Measurement, Track, train_socket
 
 #: The cables' maximal number.
 _MAX_CABLES = 1000
@@ -43,9 +46,11 @@ _Cable = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Port:
-    """The two ends of a plugged cable: the index of the switch's port, and the socket that probes from the NIC."""
+    """The two ends of a plugged cable: the index of the switch's port; the NIC's index, name and probing socket."""
 
     index: int
+    nic: int
+    interface: str
     probe: socket.socket
 
 
@@ -79,6 +84,15 @@ class Network:
         #: Ports that were made here, and not by the engine for a container.
         self._made: list[int] = []
         self._prober = Prober()
+        #: What shall not be heard, by host, and the filters of those hosts that have had any.
+        self._rules: Mapping[str, tuple[wire.Rule, ...]] = {}
+        self._filters: dict[str, HostFilter] = {}
+        #: What shall become of packets, by cable and side, and the queues of those that have had any.
+        self._shapes: dict[tuple[_Cable, wire.Side], dict[str | None, wire.Effects]] = {}
+        self._shapers: dict[tuple[_Cable, wire.Side], Shaper] = {}
+        self._train_sockets: dict[_Cable, socket.socket] = {}
+        self._measurement: Measurement | None = None
+        self._measurements = 0
         # The thread that ends the agent restores what the main thread may be cutting right now.
         self._breaking = threading.Lock()
         self._ending = False
@@ -167,7 +181,7 @@ class Network:
                 "set", index=port, master=switches.indexes[nic.switch], state="up", ifalias=f"{host.name}:{nic.switch}"
             )
             with self.inside(host.name):
-                self._ports[host.name, nic.switch] = _Port(port, probe_socket(nic.switch, nic.address))
+                self._ports[host.name, nic.switch] = _Port(port, own, nic.switch, probe_socket(nic.switch, nic.address))
 
     # --- containers come and go -----------------------------------------------------------------------------
 
@@ -189,12 +203,20 @@ class Network:
         self._hosts[host] = space
         for switch, plug in plugs.items():
             with self.inside(host):
-                self._ports[host, switch] = _Port(plug.port, _probe_socket(host, plug))
+                self._ports[host, switch] = _Port(
+                    plug.port, space.index_of(plug.interface), plug.interface, _probe_socket(host, plug)
+                )
             nic = self._cables[host, switch]
             self._cables[host, switch] = wire.NicSpec(switch, plug.address, nic.prefix_length)
             if (host, switch) in self._cut:
                 self._built(self._switches).set_link(plug.port, up=False)
         self._await_paths(host)
+        with self._breaking:
+            if not self._ending:
+                self._filter(host)
+                for cable, side in sorted(self._shapes):
+                    if cable[0] == host:
+                        self._shape(cable, side)
 
     def _plug(self, nic: wire.NicSpec, host: str, space: Space) -> _Plug:
         """Where a container is plugged into a switch; with several NICs there, by the one with the address it had."""
@@ -222,8 +244,16 @@ class Network:
             return
         self._hosts[host] = nowhere
         for nic in self._nics_of(host):
-            if (port := self._ports.pop((host, nic.switch), None)) is not None:
+            cable = (host, nic.switch)
+            if (port := self._ports.pop(cable, None)) is not None:
                 port.probe.close()
+            if (sending := self._train_sockets.pop(cable, None)) is not None:
+                self._finish_trains()
+                sending.close()
+            for side in wire.Side:
+                self._shapers.pop((cable, side), None)
+        if (old := self._filters.pop(host, None)) is not None:
+            old.close()
         space.close()
 
     def _nics_of(self, host: str) -> list[wire.NicSpec]:
@@ -301,6 +331,75 @@ class Network:
                 raise
             self.leave(cable[0])  # the container has just ended, and its NICs with it
 
+    def set_rules(self, rules: tuple[wire.Rule, ...]) -> None:
+        """Let these filters hold and no others: a transaction for each host whose rules change."""
+        for rule in rules:
+            if rule.host not in self._hosts:
+                raise self._no_host(rule.host)
+        with self._breaking:
+            if not self._ending:
+                self._rules = by_host(rules, self._hosts)
+                for host in self._hosts:
+                    self._filter(host)
+
+    def _filter(self, host: str) -> None:
+        """Let a host's rules hold there, unless it is a container that does not run."""
+        rules = self._rules.get(host, ())
+        if self._hosts[host] is self._nowhere or not (rules or host in self._filters):
+            return
+        if host not in self._filters:
+            with self.inside(host):
+                self._filters[host] = HostFilter()
+        self._filters[host].set(rules)
+
+    def set_shapes(self, shapes: tuple[wire.Shape, ...]) -> None:
+        """Let packets be treated so and in no other way; only queues that change are touched."""
+        wanted: dict[tuple[_Cable, wire.Side], dict[str | None, wire.Effects]] = {}
+        for shape in shapes:
+            cable = (shape.host, shape.switch)
+            if cable not in self._cables:
+                raise TestbedError("there is no such NIC", where=f"{shape.host}:{shape.switch}")
+            wanted.setdefault((cable, shape.side), {})[shape.peer] = shape.effects
+        with self._breaking:
+            if not self._ending:
+                self._shapes = wanted
+                for cable, side in sorted(wanted.keys() | self._shapers.keys()):
+                    self._shape(cable, side)
+
+    def _shape(self, cable: _Cable, side: wire.Side) -> None:
+        """Let one side of a NIC have its shape, unless it is a container's that does not run."""
+        port = self._ports.get(cable)
+        if port is None:
+            return
+        treatments: Treatments = self._shapes.get((cable, side), {})
+        shaper = self._shapers.get((cable, side))
+        if shaper is None:
+            out = side is wire.Side.OUT
+            netlink = self._hosts[cable[0]].netlink if out else self._built(self._switches).netlink
+            shaper = self._shapers[cable, side] = Shaper(netlink, port.nic if out else port.index, side)
+        try:
+            shaper.set(treatments)
+        except NetlinkError as problem:
+            if problem.code != errno.ENODEV or self._nowhere is None:
+                raise
+            self.leave(cable[0])  # the container has just ended, and its NICs with it
+
+    def lacking(self) -> dict[str, str]:
+        """What the kernel refuses of what shapes are made of: `netem`, `tbf`, `htb`, and `numgen` of nftables."""
+        space = self._home.make()
+        try:
+            refusals = lacking(space.netlink)
+            kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
+            try:
+                with contextlib.closing(HostFilter()) as trial:
+                    trial.set([wire.Rule("", "10.0.0.1", wire.Manner.LOSE, share=0.1)])
+            except (NetlinkError, OSError) as problem:
+                refusals["numgen"] = str(problem)
+        finally:
+            self._home.come_back()
+            space.close()
+        return refusals
+
     def restore(self) -> None:
         """Give every link of a Docker engine back as it was, for good: its containers outlive the agent. Idempotent.
 
@@ -324,6 +423,22 @@ class Network:
                 for index in self._made:
                     with contextlib.suppress(NetlinkError):
                         netlink.link("del", index=index)
+            for host in list(self._filters):
+                kernel.setns(self._hosts[host].descriptor, kernel.CLONE_NEWNET)
+                with contextlib.suppress(NetlinkError):
+                    remove_filter()
+            self._restore_queues()
+
+    def _restore_queues(self) -> None:
+        for cable, side in list(self._shapers):
+            port = self._ports.get(cable)
+            if port is None:
+                continue
+            out = side is wire.Side.OUT
+            space = self._hosts[cable[0]] if out else self._built(self._switches)
+            kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
+            with IPRoute() as netlink, contextlib.suppress(NetlinkError):
+                remove(netlink, port.nic if out else port.index)
 
     # --- looking at it --------------------------------------------------------------------------------------
 
@@ -339,15 +454,53 @@ class Network:
         ]
         return (*switches, *cables)
 
-    def reach(self, switches: tuple[str, ...], timeout_ms: int) -> tuple[wire.Path, ...]:
-        """One datagram from every NIC to every other NIC of the same switch, on the wire; all at once."""
+    def reach(self, switches: tuple[str, ...], timeout_ms: int, count: int = 1) -> tuple[wire.Path, ...]:
+        """Datagrams from every NIC to every other NIC of the same switch, on the wire; all at once."""
         ends = [
             End(host, switch, nic.address, port.probe if port else None)
             for (host, switch), nic in self._cables.items()
             if switch in switches
             for port in [self._ports.get((host, switch))]
         ]
-        return self._prober.measure(ends, timeout_ms)
+        return self._prober.measure(ends, timeout_ms, count)
+
+    def send_trains(self, request: wire.StartTrains) -> None:
+        """Begin to measure; an earlier measurement is waited for."""
+        if sum(train.count for train in request.trains) > MAX_DATAGRAMS:
+            raise TestbedError(f"a measurement takes at most {MAX_DATAGRAMS} datagrams")
+        self._finish_trains()
+        self._measurements = (self._measurements + 1) & 0xFFFFFFFF
+        tracks = [self._track(train) for train in request.trains]
+        self._measurement = Measurement(self._measurements, tracks, request.timeout_ms, request.linger_ms)
+
+    def arrivals(self) -> tuple[wire.Arrivals, ...] | None:
+        """What became of the trains; None while they are on their way."""
+        if self._measurement is None:
+            raise TestbedError("no datagrams were sent")
+        return self._measurement.arrivals()
+
+    def _finish_trains(self) -> None:
+        if self._measurement is not None:
+            self._measurement.stop()
+
+    def _track(self, train: wire.Train) -> Track:
+        ends = [(train.source, train.switch), (train.destination, train.switch)]
+        for end in ends:
+            if end not in self._cables:
+                raise TestbedError("there is no such NIC", where=":".join(end))
+        if not SIZES[0] <= train.size <= SIZES[1]:
+            raise TestbedError(f"a datagram has from {SIZES[0]} to {SIZES[1]} bytes", where=f"{train.size} bytes")
+        source, destination = (self._train_socket(end) for end in ends)
+        return Track(train, source, destination, self._cables[ends[1]].address)
+
+    def _train_socket(self, cable: _Cable) -> socket.socket | None:
+        port = self._ports.get(cable)
+        if port is None:
+            return None
+        if cable not in self._train_sockets:
+            with self.inside(cable[0]):
+                self._train_sockets[cable] = train_socket(port.interface, self._cables[cable].address)
+        return self._train_sockets[cable]
 
     @staticmethod
     def _built(space: Space | None) -> Space:

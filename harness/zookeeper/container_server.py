@@ -35,7 +35,7 @@ class ContainerStarter:
         """Write its configuration, with paths as the container sees them, for whichever logging the image has."""
         write_config(self.topology, server, folder, IN_CONTAINER)
         self._jvm_arguments(folder)
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not one_owner(folder.root):
             for place in (folder.config, folder.logs, folder.txnlog, folder.snapshot):
                 for path in (place, *place.iterdir()):
                     os.chown(path, _IMAGE_USER, _IMAGE_USER)
@@ -48,8 +48,7 @@ class ContainerStarter:
             folder.txnlog: IN_CONTAINER.txnlog,
             folder.snapshot: IN_CONTAINER.snapshot,
         }
-        root = os.geteuid() == 0
-        uid, gid = (_IMAGE_USER, _IMAGE_USER) if root else (os.getuid(), os.getgid())
+        uid, gid = _user(folder.root)
         spec = ContainerSpec(
             image=self.images[server.id],
             environment={
@@ -60,6 +59,8 @@ class ContainerStarter:
             mounts={ours.absolute(): theirs for ours, theirs in mounts.items()},
             user=f"{uid}:{gid}",
             output=folder.logs / JVM_LOG,
+            # as root, the images' entry points would change to `zookeeper` before they run what is called zkServer.sh
+            command=() if uid else ("env", "zkServer.sh", "start-foreground"),
         )
         return self.testbed.start_container(server.host, spec)
 
@@ -79,3 +80,22 @@ class ContainerStarter:
             *logging,
             *self.topology.zookeeper.jvm,
         )
+
+
+def _user(folder: Path) -> tuple[int, int]:
+    """Who the server runs as: whoever will own what it writes there, as it has no capability to pass over that."""
+    if os.geteuid() != 0:
+        return os.getuid(), os.getgid()
+    if one_owner(folder):
+        found = folder.stat()
+        return found.st_uid, found.st_gid
+    return _IMAGE_USER, _IMAGE_USER
+
+
+def one_owner(folder: Path) -> bool:
+    """Whether whatever is made there belongs to the same user, whoever makes it: so on a user-mode kernel's hostfs."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    # proc(5): the fifth word is the mount point, with spaces as \040; the file system's type follows the dash
+    kinds = {words[4].replace("\\040", " "): words[words.index("-") + 1] for words in mounts}
+    place = folder.absolute()
+    return next(kinds[str(p)] for p in (place, *place.parents) if str(p) in kinds) == "hostfs"

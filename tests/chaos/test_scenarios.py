@@ -40,6 +40,27 @@ LIBRARY: dict[str, Survived] = {
     "two of five servers": (partial(make_request, "minority-kill", seed=4), "SZ-01", 1),
     "one switch, then the other": (partial(make_request, "both-switches-in-turn", seed=5), "NR-01", 2),
 }
+#: Partitions; on namespaces, as what they are made of is tried on every testbed elsewhere.
+PARTITIONS: dict[str, Survived] = {
+    "a leader cut off": (partial(make_request, "partition-leader", seed=20), "SZ-01", 1),
+    "a leader cut off on one network": (partial(make_request, "partition-one-network", seed=21), "NR-09", 1),
+    "a leader that is refused": (partial(make_request, "partition-refused", seed=22), "SZ-01", 1),
+    "two halves and a bridge": (partial(make_request, "partition-bridge", seed=23), "SZ-01", 1),
+    "a ring of majorities": (partial(make_request, "partition-ring", seed=24), "SZ-01", 1),
+}
+#: Plans that promise no recovery, or that take a kernel with netem.
+OF_THEIR_OWN = {
+    "mixed",
+    "partition-deaf",
+    "quorum-port-blocked",
+    "bad-cable",
+    "lossy-switch",
+    "narrow-switch",
+    "one-way-loss",
+    "slow-link",
+    "slow-switch",
+    "slow-to-one",
+}
 MORE: dict[str, Survived] = {
     "a switch under five servers": (
         partial(make_request, "switch-failure", topology_name="dual-net-five", seed=6),
@@ -53,7 +74,7 @@ MORE: dict[str, Survived] = {
     ),
     "a switch under 3.8": (partial(make_request, "switch-failure", version="3.8", seed=8), "NR-01", 1),
 }
-SURVIVED = LIBRARY | MORE
+SURVIVED = LIBRARY | PARTITIONS | MORE
 #: On namespaces these are performed by other tests.
 ELSEWHERE = ("nothing breaks", "a switch", "a follower restarts")
 
@@ -113,7 +134,8 @@ def claims(judgement: Judgement) -> set[str]:
 
 
 def test_no_plan_of_the_library_is_left_out() -> None:
-    assert {make().plan.name for make, *_ in LIBRARY.values()} | {"mixed"} == set(library_plans())
+    performed = {make().plan.name for make, *_ in (LIBRARY | PARTITIONS).values()}
+    assert performed | OF_THEIR_OWN == set(library_plans())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Two things only this one can show: any order of thousands of faults in a second,
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import socket
 import time
@@ -18,7 +19,7 @@ from harness.history.folder import RunFolder, ServerFolder
 from harness.history.records import Event
 from harness.testbed.handles import Exit, Link, Process
 from harness.testbed.reach import HOST_DOWN
-from harness.testbed.wire import LinkState
+from harness.testbed.wire import Arrivals, LinkState, Rule, Shape, Side, Train
 from harness.testbed.wire import Path as Reached
 from harness.topology.model import Server, Topology
 from harness.zookeeper.ensemble import Ensemble
@@ -50,6 +51,11 @@ class MemoryTestbed:
     #: Every batch of changes, in order.
     batches: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
 
+    #: What the kernel refuses of what shapes are made of.
+    refused: dict[str, str] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+
     kind = "memory"
     rootless = True
 
@@ -78,6 +84,41 @@ class MemoryTestbed:
                     self._up[other] = self._up[other] if other in self.disobedient else up
         return started, time.monotonic_ns()
 
+    def set_rules(self, rules: Sequence[Rule]) -> tuple[int, int]:
+        self.rules = tuple(rules)
+        return time.monotonic_ns(), time.monotonic_ns()
+
+    def set_shapes(self, shapes: Sequence[Shape]) -> tuple[int, int]:
+        self.shapes = tuple(shapes)
+        return time.monotonic_ns(), time.monotonic_ns()
+
+    def lacking(self) -> Mapping[str, str]:
+        return self.refused
+
+    def send_trains(
+        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0
+    ) -> tuple[Arrivals, ...]:
+        """What the shapes make of them, without chance: of a share, so many of every hundred."""
+        del timeout_ms, linger_ms
+        return tuple(self._arrivals(train) for train in trains)
+
+    def _arrivals(self, train: Train) -> Arrivals:
+        effects = [shape.effects for shape in self.shapes if self._shapes_path(shape, train)]
+        delay = sum(e.delay_ms for e in effects) * 1000 + 20.0
+        share = 1 - math.prod(1 - e.loss for e in effects)
+        whole = self._passes(train.source, train.destination, train.switch)
+        lost = {i for i in range(train.count) if not whole or int((i + 1) * share) > int(i * share)}
+        sent = tuple(i * max(train.gap_us, 1.0) for i in range(train.count))
+        micros = tuple(None if i in lost else delay for i in range(train.count))
+        return Arrivals(sent, micros, 0, 0)
+
+    def _shapes_path(self, shape: Shape, train: Train) -> bool:
+        host, other = train.source, train.destination
+        if shape.side is Side.IN:
+            host, other = other, host
+        peer = next(str(n.address) for n in self.topology.nics() if (n.host, n.switch) == (other, train.switch))
+        return (shape.host, shape.switch) == (host, train.switch) and shape.peer in (None, peer)
+
     def link_states(self) -> tuple[LinkState, ...]:
         return tuple(LinkState(link.switch, link.host, up) for link, up in self._up.items())
 
@@ -86,8 +127,8 @@ class MemoryTestbed:
         """The names of everything that is down."""
         return frozenset(link.name for link, up in self._up.items() if not up)
 
-    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[Reached, ...]:
-        del timeout_ms
+    def reach(self, switches: Sequence[str], *, timeout_ms: int, count: int = 1) -> tuple[Reached, ...]:
+        del timeout_ms, count
         nics = [nic for nic in self.topology.nics() if nic.switch in switches]
         return tuple(
             Reached(a.host, b.host, a.switch, *self._answer(a.host, b.host, a.switch))

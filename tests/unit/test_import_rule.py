@@ -50,6 +50,7 @@ RULE = {
         "errors topology testbed zookeeper history images",
         "what a run is performed on does not know what is performed there",
     ),
+    "usermode": floor("errors", "a kernel runs any command, and knows nothing of what that does"),
     "load": floor("errors topology testbed zookeeper history", "who uses the ensemble does not know what breaks it"),
 }
 

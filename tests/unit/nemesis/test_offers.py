@@ -30,7 +30,13 @@ def test_of_servers_of_others_it_is_said_what_is_not_offered() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_table_says_is_what_is_refused(kind: str) -> None:
     """No kind is refused of which the table of doctor does not say so, and each that it names can be refused."""
-    target = {Aim.SWITCH: "net1", Aim.LINK: "zk1:net1", Aim.SERVERS: "all"}[KINDS[kind].aim]
+    target = {
+        Aim.SWITCH: "net1",
+        Aim.LINK: "zk1:net1",
+        Aim.SERVERS: "all",
+        Aim.PARTITION: "isolate zk1",
+        Aim.PACKETS: "loss 10% on zk1",
+    }[KINDS[kind].aim]
     told = {offer.kind: offer.unless for offer in offers("docker", attached=True)}[kind]
     assert bool(refusal(kind, target, [REMOVED, SHIELDED])) == bool(told)
     assert refusal(kind, target, [Guest("zk1", "java"), Guest("zk2")]) == ""

@@ -12,7 +12,7 @@ from harness.nemesis.plan import Plan, expand
 from harness.nemesis.plan_loader import library_plans, load_plan, parse_plan
 
 DURATION = 'a number and a unit, such as "500ms", "10s", "1.5s", "2m" or "1h", at most 24h'
-KIND_WORDS = '"switch-down", "link-down", "kill", "pause", "restart"'
+KIND_WORDS = ", ".join(f'"{name}"' for name in KINDS)
 TITLE = 'title = "T"\n'
 
 
@@ -43,7 +43,7 @@ BROKEN = {
     "misspelled key": (
         TITLE + step("switch-down", 'swich = "net1"'),
         'x.toml:step[0].swich: unknown key "swich"; did you mean "switch"? '
-        "allowed keys: at, fault, for, switch, host, server",
+        "allowed keys: at, fault, for, switch, host, server, partition, packets",
     ),
     "unknown fault": (
         TITLE + step("kil", ZK1),

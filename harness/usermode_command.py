@@ -1,0 +1,61 @@
+"""`zkchaos usermode`: what a command in a user-mode kernel may write to, and the same command line once more inside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.errors import RunFolderError
+from harness.usermode.machine import DEFAULT_MEMORY_MB
+from harness.usermode.supervision import DEFAULT_DEADLINE_S, make_order, run_in_guest
+from harness.zookeeper.cache import cache_folder
+
+
+def run_inside(
+    command: Sequence[str],
+    runs: Path,
+    writable: Sequence[Path] = (),
+    *,
+    memory_mb: int = DEFAULT_MEMORY_MB,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    docker: bool = False,
+) -> int:
+    """Run a command in a guest that may write to the runs, to the cache and to the folders named; its exit code.
+
+    Raises:
+        UsageError: a folder or a bound is wrong.
+        EnvironmentLacking: this machine lacks something.
+        TestbedError: the kernel failed, or the deadline has passed.
+    """
+    environ = {**os.environ, "ZKCHAOS_RUNS": str(runs.absolute())}
+    cache = cache_folder(os.environ)
+    with _made(runs.absolute()), _made(cache):
+        folders = (runs.absolute(), cache, *(folder.absolute() for folder in writable))
+        order = make_order(command, writable=folders, environ=environ, docker=docker)
+        return run_in_guest(order, memory_mb=memory_mb, deadline_s=deadline_s).code
+
+
+def run_again_inside(runs: Path, *, docker: bool) -> int:
+    """Perform this process's own command line in a guest; its exit code."""
+    # the same harness and the same Python, however this one was started
+    words = [sys.executable, "-c", "from harness.cli import main; main()", *sys.argv[1:]]
+    return run_inside(words, runs, docker=docker)
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Have a folder that the guest may write to; leave none behind that it did not use."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise RunFolderError(problem.strerror or str(problem), where=str(folder)) from problem
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is used
+            for path in missing:
+                path.rmdir()
