@@ -14,14 +14,14 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from harness.errors import EngineUnavailable, EnsembleError, FaultError, UsageError
+from harness.errors import EnsembleError, FaultError, UsageError
 from harness.history.folder import RunFolder
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent
 from harness.nemesis.kinds import KINDS, Aim
 from harness.nemesis.nemesis import Nemesis
 from harness.nemesis.offers import Guest, refusal
 from harness.nemesis.targets import check_target
-from harness.stage.make import make_stage
+from harness.stage.make import docker_missing, make_stage
 from harness.stage.stage import Stage
 from harness.testbed.handles import Link
 from harness.testbed.wire import Path as Reached
@@ -35,9 +35,7 @@ try:
     from harness.testbed.engine import connect_engine
     from harness.zookeeper.found import FoundEnsemble, find_ensemble, start_all
 except ModuleNotFoundError as missing:
-    raise EngineUnavailable(
-        f"the package {missing.name} is not installed", next_step="pip install 'zk-chaos-harness[docker]'"
-    ) from missing
+    raise docker_missing(missing) from missing
 
 #: How long one look at the paths of a network takes at most, milliseconds.
 _REACH_MS = 300

@@ -400,7 +400,7 @@ def clean() -> None:
             _console.print(Text(f"removed {thing}"), soft_wrap=True)
 
         for kept in remove_leftovers(client, tell):
-            _console.print(Text(f"kept {kept}: {kept.life}; by hand: {kept.removal}"), soft_wrap=True)
+            _console.print(Text(f"kept {kept}"), soft_wrap=True)
     if not removed:
         _console.print("dead runs have left nothing")
 

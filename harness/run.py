@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.collect import collect, sweep
 from harness.errors import RunFolderError, StorageFull, ZkChaosError
-from harness.history.folder import LineWriter, RunFolder, storage_error
+from harness.history.folder import NO_SPACE, LineWriter, RunFolder, storage_error
 from harness.history.records import Event, Note, Phase
 from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
@@ -239,6 +239,10 @@ def perform(
             run.carry_out(request)
         return run.folder
     except StorageFull:
+        raise
+    except OSError as problem:
+        if problem.errno in NO_SPACE:  # whichever file was the first to suffer, the disk is what ails
+            raise storage_error(problem, root) from problem
         raise
     except ZkChaosError as problem:
         if root.exists() and shutil.disk_usage(root).free < _FULL:

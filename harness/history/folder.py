@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: Largest file that is read back, bytes. A run of a million operations has about 400 MB.
 MAX_FILE_BYTES = 2 * 1024**3
+#: What a write says on a full disk: the disk's own word, and that of a quota.
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ def _refuse_huge(path: Path) -> None:
 
 def storage_error(problem: OSError, path: Path) -> StorageFull | RunFolderError:
     """The error to raise for an OSError while evidence was written."""
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+    if problem.errno in NO_SPACE:
         return StorageFull(
             "no space is left for the evidence",
             where=str(path),

@@ -34,26 +34,16 @@ def make(topology: Topology, root: Path | None, tell: Tell | None, *, helper: bo
         TestbedError: the engine refused.
     """
     say = tell or (lambda _line: None)
-    client = connect_engine()
-    images = find_images(client, topology, say)
-    run_id = new_run_id()
-    reaper = Reaper.start(run_id)
-    try:
+    with contextlib.ExitStack() as undo:
+        client = undo.enter_context(contextlib.closing(connect_engine()))
+        images = find_images(client, topology, say)
+        facts = {i: client.images.get(image) for i, image in images.items()}
+        run_id = new_run_id()
+        undo.callback(Reaper.start(run_id).close)
         agent, pid, kind = engine_agent(client, run_id, root, say, helper=helper)
         testbed = ContainersTestbed(topology, client, agent, run_id=run_id, engine_pid=pid, kind=kind)
-    except BaseException:
-        reaper.close()
-        client.close()
-        raise
-
-    def close() -> None:
-        try:
-            testbed.close()
-        finally:
-            reaper.close()
-            client.close()
-
-    facts = {i: client.images.get(image) for i, image in images.items()}
+        undo.callback(testbed.close)
+        close = undo.pop_all().close
     servers = tuple(ServerSoftware(i, _version(images[i]), f"{images[i]} {image.id}", {}) for i, image in facts.items())
     java = _environment(next(iter(facts.values()))).get("JAVA_VERSION", "as in the image")
     return Stage(testbed, ContainerStarter(testbed, topology, images), java, "image", servers, close)

@@ -39,10 +39,15 @@ def make_stage(
             try:
                 from harness.stage import docker  # noqa: PLC0415  # its SDK is an extra
             except ModuleNotFoundError as missing:
-                raise EngineUnavailable(
-                    f"the package {missing.name} is not installed", next_step="pip install 'zk-chaos-harness[docker]'"
-                ) from missing
+                raise docker_missing(missing) from missing
             if attached:
                 return docker.attach(attached, topology, root, tell, helper=testbed == "docker-helper")
             return docker.make(topology, root, tell, helper=testbed == "docker-helper")
     raise UsageError("there is no such testbed", where=testbed, next_step=f"allowed: {', '.join(TESTBEDS)}")
+
+
+def docker_missing(missing: ModuleNotFoundError) -> EngineUnavailable:
+    """What is raised where a package of the extra `docker` is not installed."""
+    return EngineUnavailable(
+        f"the package {missing.name} is not installed", next_step="pip install 'zk-chaos-harness[docker]'"
+    )

@@ -12,28 +12,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import APIError
 
-from harness.errors import EnvironmentLacking, TestbedError
-from harness.images.helper import ensure_helper_image
-from harness.images.server import find_server_image
+from harness.errors import TestbedError
+from harness.testbed import leftovers as leftovers_module
 from harness.testbed.engine import LABEL_OWNER, LABEL_RUN, LABEL_TOPOLOGY, connect_engine, new_run_id, run_labels
 from harness.testbed.helper import engine_pid
-from harness.testbed.leftovers import find_things, leftovers, remove_run
+from harness.testbed.leftovers import find_things, is_miscounted, leftovers, remove_run
 from harness.testbed.owners import Life, Owner
 from harness.testbed.reaper import BOUND, Reaper
-from harness.zookeeper.distribution import DEFAULT_VERSION
 from tests.integration.command_line import wait_until_gone, zkchaos
-from tests.integration.conftest import command, require
+from tests.integration.conftest import command
 from tests.integration.engine_things import Things
 
 #: Moments at which an owner is killed, seconds after its start: from its first import until it has made everything.
 KILLS = 20
+#: The same for things alone, without a run.
+KILLS_OF_THINGS = 8
 LATEST_KILL_S = 4.0
 #: The same for a whole run: until its load has begun.
 LATEST_KILL_OF_A_RUN_S = 6.0
@@ -120,10 +120,10 @@ class Victim(Killable):
 
 
 class Watch:
-    """Looks at the engine all the time; keeps which runs each owner had, and when it was last seen to own a thing."""
+    """Looks at the engine all the time; keeps which runs each owner had, and when each of its things was last seen."""
 
     def __init__(self) -> None:
-        self.last_seen: dict[str, float] = {}
+        self.last_seen: dict[str, dict[str, float]] = {}
         self.runs: dict[str, set[str]] = {}
         self._client = connect_engine()
         self._stop = threading.Event()
@@ -132,12 +132,16 @@ class Watch:
     def _look(self) -> None:
         while not self._stop.wait(0.05):
             for thing in find_things(self._client):
-                self.last_seen[thing.owner] = time.monotonic()
+                self.last_seen.setdefault(thing.owner, {})[thing.id] = time.monotonic()
                 self.runs.setdefault(thing.owner, set()).add(thing.run)
 
-    def stayed(self, killed: Mapping[str, float]) -> list[float]:
+    def stayed(self, killed: Mapping[str, float], apart: Collection[str]) -> list[float]:
         """For how long something was there after its owner was killed; owners that had made nothing are left out."""
-        return sorted(round(self.last_seen[owner] - at, 2) for owner, at in killed.items() if owner in self.last_seen)
+        seen = {
+            owner: [at for thing, at in things.items() if thing not in apart]
+            for owner, things in self.last_seen.items()
+        }
+        return sorted(round(max(seen[owner]) - at, 2) for owner, at in killed.items() if seen.get(owner))
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -168,7 +172,8 @@ def make_victim(things: Things) -> Iterator[Callable[[int], Victim]]:
     yield make
     for victim in made:
         victim.kill()
-        remove_run(things.client, victim.run)
+        if not any(is_miscounted(things.client, thing) for thing in find_things(things.client, victim.run)):
+            remove_run(things.client, victim.run)
 
 
 def test_nothing_is_left_after_sigkill_at_random_moments(
@@ -178,31 +183,24 @@ def test_nothing_is_left_after_sigkill_at_random_moments(
 ) -> None:
     moments = random.Random(4)
     killed: dict[str, float] = {}
+    miscounted: set[str] = set()
     with Watch() as watch:
-        for number in range(KILLS):
+        for number in range(KILLS_OF_THINGS):
             victim = make_victim(number)
             time.sleep(moments.uniform(0.0, LATEST_KILL_S))  # the random moment itself, not a wait for a condition
             killed[victim.owner] = victim.kill()
-            wait_until_owns_nothing(engine, victim.owner)
+            miscounted |= wait_until_owns_nothing(engine, victim.owner)
         wait_until_gone("ZKCHAOS_LEAK_TEST=", 60)  # the reapers look on for a while, so whatever comes late is seen
-    stayed = watch.stayed(killed)
+    stayed = watch.stayed(killed, miscounted)
+    record_testsuite_property("networks that the engine lost count of", sorted(miscounted))
+    assert len(miscounted) <= 1  # it is seldom
     record_testsuite_property("seconds to nothing left, things alone", stayed)
-    assert len(stayed) >= KILLS / 4
+    assert len(stayed) >= KILLS_OF_THINGS / 4
     assert max(stayed) <= BOUND
 
 
-@pytest.fixture(scope="module")
-def images(engine: docker.DockerClient) -> None:
-    """The engine has what a run needs, so that it is the run that is killed."""
-    try:
-        find_server_image(engine, DEFAULT_VERSION, lambda _line: None)
-        ensure_helper_image(engine, lambda _line: None)
-    except EnvironmentLacking as lacking:
-        require("docker", str(lacking))
-
-
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("images", "subnets")
+@pytest.mark.usefixtures("engine_images", "subnets")
 @pytest.mark.parametrize("testbed", ["docker", "docker-helper"])
 def test_nothing_is_left_of_a_run_after_sigkill_at_random_moments(
     engine: docker.DockerClient,
@@ -212,6 +210,7 @@ def test_nothing_is_left_of_a_run_after_sigkill_at_random_moments(
 ) -> None:
     moments = random.Random(testbed)
     killed: dict[str, float] = {}
+    miscounted: set[str] = set()
     with Watch() as watch:
         for number in range(KILLS):
             words = ["run", "switch-failure", "--testbed", testbed, "--seed", str(number), "--runs", str(tmp_path)]
@@ -219,10 +218,12 @@ def test_nothing_is_left_of_a_run_after_sigkill_at_random_moments(
             moment = moments.uniform(0.0, LATEST_KILL_OF_A_RUN_S)
             time.sleep(moment)  # the random moment itself, not a wait for a condition
             killed[run.owner] = run.kill()
-            wait_until_owns_nothing(engine, run.owner)  # the next one wants the same subnets
+            miscounted |= wait_until_owns_nothing(engine, run.owner)  # the next one wants the same subnets
         wait_until_gone("ZKCHAOS_LEAK_TEST=", 60)
         ports = engine_ports(engine)
-    stayed = watch.stayed(killed)
+    stayed = watch.stayed(killed, miscounted)
+    record_testsuite_property("networks that the engine lost count of", sorted(miscounted))
+    assert len(miscounted) <= 1  # it is seldom
     record_testsuite_property(f"seconds to nothing left, {testbed}", stayed)
     assert len(stayed) >= KILLS / 4  # so many had come to make something, on a busy machine too
     assert max(stayed) <= BOUND
@@ -230,11 +231,15 @@ def test_nothing_is_left_of_a_run_after_sigkill_at_random_moments(
     assert [port for port in ports if any(port.startswith(f"zkc{run[:5]}") for run in runs)] == []
 
 
-def wait_until_owns_nothing(engine: docker.DockerClient, owner: str) -> None:
+def wait_until_owns_nothing(engine: docker.DockerClient, owner: str) -> set[str]:
+    """Ids of networks that stay because the engine has lost count of what is attached to them: no run can help that."""
     deadline = time.monotonic() + 2 * BOUND
-    while left := [str(thing) for thing in find_things(engine) if thing.owner == owner]:
-        assert time.monotonic() < deadline, left
+    while left := [thing for thing in find_things(engine) if thing.owner == owner]:
+        if time.monotonic() > deadline:
+            assert all(is_miscounted(engine, thing) for thing in left), [str(thing) for thing in left]
+            return {thing.id for thing in left}
         time.sleep(0.02)
+    return set()
 
 
 def engine_ports(engine: docker.DockerClient) -> list[str]:
@@ -461,6 +466,27 @@ def test_what_the_engine_refuses_to_remove_is_told(things: Things) -> None:
     assert "active endpoints" in told.value.cause
     assert things.names() == {network, foreign}
     assert volume not in things.names()
+
+
+def test_a_network_that_the_engine_has_miscounted_is_told_as_what_it_is(
+    things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's own slip cannot be had at will: the refusal is real, what the engine lists is not looked at."""
+    run = new_run_id()
+    labels = {LABEL_RUN: run, LABEL_OWNER: str(dataclasses.replace(Owner.of_this_process(), start=1))}
+    network = things.network(labels, "10.98.115.0/24")
+    (thing,) = find_things(things.client, run)
+    assert is_miscounted(things.client, thing)
+    things.container({}, network)
+    assert not is_miscounted(things.client, thing)
+    monkeypatch.setattr(leftovers_module, "is_miscounted", lambda _client, _thing: True)
+    with pytest.raises(TestbedError, match="moby issue 42119") as told:
+        remove_run(things.client, run, patience=0.2)
+    assert "restart of the engine" in str(told.value)
+    kept = [str(kept) for kept in leftovers_module.remove_leftovers(things.client, lambda _thing: None, patience=0.2)]
+    (line,) = (line for line in kept if network in line)
+    assert "moby issue 42119" in line
+    assert line.endswith(f"docker network rm {network}")
 
 
 def test_clean_says_what_it_lacks(tmp_path: Path) -> None:
