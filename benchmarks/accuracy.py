@@ -3,7 +3,7 @@
 ::
 
     zkchaos usermode --writable docs -- python benchmarks/accuracy.py docs/accuracy.md
-    python benchmarks/accuracy.py            (to the terminal; delays are left out where sch_netem is missing)
+    python benchmarks/accuracy.py            (to the terminal; where sch_netem is missing, rates alone)
 
 Nothing runs beside it: no servers and no load. Takes about a minute.
 """
@@ -54,12 +54,10 @@ def _document(testbed: NamespacesTestbed) -> Iterator[str]:
     yield ""
     yield f"Written by `benchmarks/accuracy.py` on Linux {platform.release()}. One way from a host to another over one"
     yield "switch; nothing else runs. Times are from before a datagram is sent until the kernel's stamp at its arrival."
-    netem = "netem" not in testbed.lacking()
-    if netem:
+    if "netem" not in testbed.lacking():
         yield from _table("Delay", ("asked", "median ms", "1 of 100 above ms", "earliest ms"), _delays(testbed))
         yield from _table("Jitter", ("asked", "median ms", "standard deviation ms"), _jitters(testbed))
-    yield from _table("Loss", ("asked", "lost", "of", "fair chance stays within"), _losses(testbed, netem=netem))
-    if netem:
+        yield from _table("Loss", ("asked", "lost", "of", "fair chance stays within"), _losses(testbed))
         yield from _table("Other effects", ("asked", "measured", "of"), _others(testbed))
     yield from _table("Rate", ("asked", "Mbit/s", "offered Mbit/s"), _rates(testbed))
     yield ""
@@ -97,7 +95,7 @@ def _jitters(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
         yield delay, f"{statistics.median(times):.2f}", f"{statistics.stdev(times):.2f}"
 
 
-def _losses(testbed: NamespacesTestbed, *, netem: bool) -> Iterator[tuple[str, ...]]:
+def _losses(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
     for loss in LOSSES:
         bursts = parse_effects(f"loss {loss}").bursts
         share = float(loss.partition("%")[0]) / 100
@@ -105,11 +103,10 @@ def _losses(testbed: NamespacesTestbed, *, netem: bool) -> Iterator[tuple[str, .
         if bursts is not None:
             alike = 1 - bursts.to_bad - bursts.to_good
             clumping = (1 + alike) / (1 - alike)
-        if netem:
-            arrivals = _measured(testbed, f"loss {loss}", Train(*PATH, count, 100.0, 64), 100)
-            lost = arrivals.micros.count(None) / count
-            low, high = bounds(share, count / clumping)
-            yield loss, f"{lost:.3%}", str(count), f"{low:.3%} to {high:.3%}"
+        arrivals = _measured(testbed, f"loss {loss}", Train(*PATH, count, 100.0, 64), 100)
+        lost = arrivals.micros.count(None) / count
+        low, high = bounds(share, count / clumping)
+        yield loss, f"{lost:.3%}", str(count), f"{low:.3%} to {high:.3%}"
 
 
 def _others(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:

@@ -54,6 +54,8 @@ _TOGETHER, _ENOUGH, _ATTEMPTS = 20_000_000, 1.5, 4
 _GAP_US, _RATE_SHARE = 60.0, 0.25
 #: Longest train, and the time that a queue may hold a datagram back, milliseconds.
 _LONGEST_MS, _QUEUE_MS = 1000.0, 600.0
+#: After so long a busy machine has sent what it could, milliseconds.
+_LIMIT_MS = 2000.0
 #: How late a datagram may be on a path that the fault does not mean, milliseconds.
 _LATE_ELSEWHERE_MS = 15.0
 
@@ -153,7 +155,9 @@ class PacketsFault(Fault):
         trains += [Train(*way, _FOR_COMPARISON, max(2000.0, total * _GAP_US), _SMALL) for way in others]
         expected = [e for g in groups for e in (g.given, g.without)] + list(elsewhere.values())
         linger = max((e.jitter_ms for e in expected if e.duplicate), default=0.0) * 4 + 10
-        arrivals = self._world.testbed.send_trains(trains, timeout_ms=max(map(_patience, expected)), linger_ms=linger)
+        arrivals = self._world.testbed.send_trains(
+            trains, timeout_ms=max(map(_patience, expected)), linger_ms=linger, limit_ms=_LIMIT_MS
+        )
         became = {(t.source, t.destination, t.switch): a for t, a in zip(trains, arrivals, strict=True)}
         verdicts: list[bool | None] = []
         texts: list[str] = []
@@ -233,7 +237,7 @@ class PacketsFault(Fault):
             if not left:
                 break
             trains = [Train(*way, train.count, train.gap_us, train.size) for way in left]
-            arrivals = self._world.testbed.send_trains(trains, timeout_ms=patience)
+            arrivals = self._world.testbed.send_trains(trains, timeout_ms=patience, limit_ms=_LIMIT_MS)
             for way, became in zip(left, arrivals, strict=True):
                 if became.error != HOST_DOWN:
                     delay = without[way].delay_ms + own_delay
@@ -287,15 +291,12 @@ _NAMES = {
 
 def _trains(group: _Group, total: int) -> list[Train]:
     """Enough for the smallest share to be seen, and no more than a rate lets through."""
-    shares = [
-        share
-        for expected in (group.given, group.without)
-        for share in (expected.loss, expected.duplicate, expected.reorder, expected.corrupt)
-        if share
-    ]
-    clumping = min(max(group.given.clumping, group.without.clumping), 30.0)
-    smallest = min(shares, default=1.0)
-    wanted = clumping * max(_LEAST, _TO_SEE / smallest, min(_MEASURED, _TO_MEASURE / smallest))
+    both = (group.given, group.without)
+    clumping = min(max(expected.clumping for expected in both), 30.0)
+    wanted = _LEAST * clumping
+    for expected in both:
+        wanted = max(wanted, _enough(expected.loss) * clumping)
+        wanted = max(wanted, *map(_enough, (expected.duplicate, expected.reorder, expected.corrupt)))
     wanted = min(_MOST, wanted)
     each = max(_LEAST_EACH, math.ceil(wanted / len(group.ways)))
     size = _size(group.given)
@@ -307,6 +308,11 @@ def _trains(group: _Group, total: int) -> list[Train]:
         gap = max(gap, sharing * on_wire(size) * 8e6 / (rate * _RATE_SHARE))
     each = max(5, min(each, round(_LONGEST_MS * 1000 / gap)))
     return [Train(*way, each, gap, size) for way in group.ways]
+
+
+def _enough(share: float) -> float:
+    """How many datagrams it takes to see a share, and to measure it well."""
+    return max(_TO_SEE / share, min(_MEASURED, _TO_MEASURE / share)) if share else 0.0
 
 
 def _batches(ways: Iterable[_Way], *, most: int) -> list[list[_Way]]:

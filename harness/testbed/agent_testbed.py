@@ -104,12 +104,11 @@ class AgentTestbed:
         return self._lacking
 
     def send_trains(
-        self, trains: Sequence[wire.Train], *, timeout_ms: float, linger_ms: float = 0.0
+        self, trains: Sequence[wire.Train], *, timeout_ms: float, linger_ms: float = 0.0, limit_ms: float = 30_000.0
     ) -> tuple[wire.Arrivals, ...]:
         """Send datagrams and see what becomes of them; the agent does other things meanwhile."""
-        self._agent.ask(wire.StartTrains(tuple(trains), timeout_ms, linger_ms), wire.Done)
-        longest = max((train.count * train.gap_us for train in trains), default=0.0) / 1e6
-        deadline = time.monotonic() + longest + timeout_ms / 1000 + _TRAINS_TIMEOUT
+        self._agent.ask(wire.StartTrains(tuple(trains), timeout_ms, linger_ms, limit_ms), wire.Done)
+        deadline = time.monotonic() + (limit_ms + timeout_ms + linger_ms) / 1000 + _TRAINS_TIMEOUT
         while (arrivals := self._agent.ask(wire.GetTrains(), wire.Trains).arrivals) is None:
             if time.monotonic() > deadline:
                 raise TestbedError("the datagrams of a measurement took too long to be sent")

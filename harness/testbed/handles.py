@@ -112,9 +112,9 @@ class Testbed(Protocol):
         ...
 
     def send_trains(
-        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0
+        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0, limit_ms: float = 30_000.0
     ) -> tuple[Arrivals, ...]:
-        """Send datagrams and see what becomes of them."""
+        """Send datagrams and see what becomes of them; as many of them as a busy machine can send until the limit."""
         ...
 
     def link_states(self) -> tuple[LinkState, ...]:

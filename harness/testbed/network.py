@@ -25,10 +25,12 @@ from harness.errors import TestbedError
 from harness.testbed import kernel, wire
 from harness.testbed.bridge import EngineBridge
 from harness.testbed.filters import HostFilter, by_host, remove_filter
+from harness.testbed.measuring import Measurer
+from harness.testbed.queues import Queues
 from harness.testbed.reach import HOST_DOWN, End, Prober, probe_socket
-from harness.testbed.shaping import Shaper, Treatments, lacking, remove
-from harness.testbed.spaces import Home, Space, Surroundings
-from harness.testbed.trains import MAX_DATAGRAMS, SIZES, Measurement, Track, train_socket
+from harness.testbed.shaping import lacking
+from harness.testbed.spaces import Cable, Home, Space, Surroundings
+from harness.testbed.trains import train_socket
 
 #: The cables' maximal number.
 _MAX_CABLES = 1000
@@ -39,9 +41,6 @@ _LOOPBACK_INDEX, _FIRST_INDEX = 1, 2
 _PATHS_TIMEOUT = (2.0, 5.0)
 #: How long one look at them takes at most, milliseconds.
 _FIRST_LOOK_MS = 20
-
-#: A cable, by its host and its switch.
-_Cable = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,10 @@ class Network:
         self._containers: set[str] = set()
         #: A namespace without anything, where a host is while its container does not run.
         self._nowhere: Space | None = None
-        self._cables: dict[_Cable, wire.NicSpec] = {}
-        self._ports: dict[_Cable, _Port] = {}
+        self._cables: dict[Cable, wire.NicSpec] = {}
+        self._ports: dict[Cable, _Port] = {}
         #: What is cut, so that a container that starts meanwhile is cut off, too.
-        self._cut: set[_Cable] = set()
+        self._cut: set[Cable] = set()
         self._cut_switches: set[int] = set()
         #: By index; none where the switches are our own.
         self._bridges: dict[int, EngineBridge] = {}
@@ -87,12 +86,8 @@ class Network:
         #: What shall not be heard, by host, and the filters of those hosts that have had any.
         self._rules: Mapping[str, tuple[wire.Rule, ...]] = {}
         self._filters: dict[str, HostFilter] = {}
-        #: What shall become of packets, by cable and side, and the queues of those that have had any.
-        self._shapes: dict[tuple[_Cable, wire.Side], dict[str | None, wire.Effects]] = {}
-        self._shapers: dict[tuple[_Cable, wire.Side], Shaper] = {}
-        self._train_sockets: dict[_Cable, socket.socket] = {}
-        self._measurement: Measurement | None = None
-        self._measurements = 0
+        self._queues = Queues(self._way_out)
+        self._measurer = Measurer(self._train_socket)
         # The thread that ends the agent restores what the main thread may be cutting right now.
         self._breaking = threading.Lock()
         self._ending = False
@@ -214,9 +209,8 @@ class Network:
         with self._breaking:
             if not self._ending:
                 self._filter(host)
-                for cable, side in sorted(self._shapes):
-                    if cable[0] == host:
-                        self._shape(cable, side)
+                for nic in self._nics_of(host):
+                    self._shape((host, nic.switch))
 
     def _plug(self, nic: wire.NicSpec, host: str, space: Space) -> _Plug:
         """Where a container is plugged into a switch; with several NICs there, by the one with the address it had."""
@@ -247,11 +241,8 @@ class Network:
             cable = (host, nic.switch)
             if (port := self._ports.pop(cable, None)) is not None:
                 port.probe.close()
-            if (sending := self._train_sockets.pop(cable, None)) is not None:
-                self._finish_trains()
-                sending.close()
-            for side in wire.Side:
-                self._shapers.pop((cable, side), None)
+            self._measurer.forget(cable)
+            self._queues.forget(cable)
         if (old := self._filters.pop(host, None)) is not None:
             old.close()
         space.close()
@@ -316,7 +307,7 @@ class Network:
         finally:
             self._home.come_back()
 
-    def _set_cable(self, space: Space, cable: _Cable, *, up: bool) -> None:
+    def _set_cable(self, space: Space, cable: Cable, *, up: bool) -> None:
         if up:
             self._cut.discard(cable)
         else:
@@ -354,35 +345,32 @@ class Network:
 
     def set_shapes(self, shapes: tuple[wire.Shape, ...]) -> None:
         """Let packets be treated so and in no other way; only queues that change are touched."""
-        wanted: dict[tuple[_Cable, wire.Side], dict[str | None, wire.Effects]] = {}
         for shape in shapes:
-            cable = (shape.host, shape.switch)
-            if cable not in self._cables:
+            if (shape.host, shape.switch) not in self._cables:
                 raise TestbedError("there is no such NIC", where=f"{shape.host}:{shape.switch}")
-            wanted.setdefault((cable, shape.side), {})[shape.peer] = shape.effects
         with self._breaking:
             if not self._ending:
-                self._shapes = wanted
-                for cable, side in sorted(wanted.keys() | self._shapers.keys()):
-                    self._shape(cable, side)
+                self._queues.want(shapes)
+                for cable in self._cables:
+                    self._shape(cable)
 
-    def _shape(self, cable: _Cable, side: wire.Side) -> None:
-        """Let one side of a NIC have its shape, unless it is a container's that does not run."""
-        port = self._ports.get(cable)
-        if port is None:
-            return
-        treatments: Treatments = self._shapes.get((cable, side), {})
-        shaper = self._shapers.get((cable, side))
-        if shaper is None:
-            out = side is wire.Side.OUT
-            netlink = self._hosts[cable[0]].netlink if out else self._built(self._switches).netlink
-            shaper = self._shapers[cable, side] = Shaper(netlink, port.nic if out else port.index, side)
+    def _shape(self, cable: Cable) -> None:
+        """Let a NIC have its shapes, unless it is a container's that does not run."""
         try:
-            shaper.set(treatments)
+            self._queues.apply(cable)
         except NetlinkError as problem:
             if problem.code != errno.ENODEV or self._nowhere is None:
                 raise
             self.leave(cable[0])  # the container has just ended, and its NICs with it
+
+    def _way_out(self, cable: Cable, side: wire.Side) -> tuple[Space, int] | None:
+        """The interface that packets leave by, on their way out of the host or into it."""
+        port = self._ports.get(cable)
+        if port is None:
+            return None
+        if side is wire.Side.OUT:
+            return self._hosts[cable[0]], port.nic
+        return self._built(self._switches), port.index
 
     def lacking(self) -> dict[str, str]:
         """What the kernel refuses of what shapes are made of: `netem`, `tbf`, `htb`, and `numgen` of nftables."""
@@ -427,18 +415,7 @@ class Network:
                 kernel.setns(self._hosts[host].descriptor, kernel.CLONE_NEWNET)
                 with contextlib.suppress(NetlinkError):
                     remove_filter()
-            self._restore_queues()
-
-    def _restore_queues(self) -> None:
-        for cable, side in list(self._shapers):
-            port = self._ports.get(cable)
-            if port is None:
-                continue
-            out = side is wire.Side.OUT
-            space = self._hosts[cable[0]] if out else self._built(self._switches)
-            kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
-            with IPRoute() as netlink, contextlib.suppress(NetlinkError):
-                remove(netlink, port.nic if out else port.index)
+            self._queues.restore()
 
     # --- looking at it --------------------------------------------------------------------------------------
 
@@ -466,41 +443,22 @@ class Network:
 
     def send_trains(self, request: wire.StartTrains) -> None:
         """Begin to measure; an earlier measurement is waited for."""
-        if sum(train.count for train in request.trains) > MAX_DATAGRAMS:
-            raise TestbedError(f"a measurement takes at most {MAX_DATAGRAMS} datagrams")
-        self._finish_trains()
-        self._measurements = (self._measurements + 1) & 0xFFFFFFFF
-        tracks = [self._track(train) for train in request.trains]
-        self._measurement = Measurement(self._measurements, tracks, request.timeout_ms, request.linger_ms)
+        for train in request.trains:
+            for end in ((train.source, train.switch), (train.destination, train.switch)):
+                if end not in self._cables:
+                    raise TestbedError("there is no such NIC", where=":".join(end))
+        self._measurer.start(request, {cable: nic.address for cable, nic in self._cables.items()})
 
     def arrivals(self) -> tuple[wire.Arrivals, ...] | None:
         """What became of the trains; None while they are on their way."""
-        if self._measurement is None:
-            raise TestbedError("no datagrams were sent")
-        return self._measurement.arrivals()
+        return self._measurer.arrivals()
 
-    def _finish_trains(self) -> None:
-        if self._measurement is not None:
-            self._measurement.stop()
-
-    def _track(self, train: wire.Train) -> Track:
-        ends = [(train.source, train.switch), (train.destination, train.switch)]
-        for end in ends:
-            if end not in self._cables:
-                raise TestbedError("there is no such NIC", where=":".join(end))
-        if not SIZES[0] <= train.size <= SIZES[1]:
-            raise TestbedError(f"a datagram has from {SIZES[0]} to {SIZES[1]} bytes", where=f"{train.size} bytes")
-        source, destination = (self._train_socket(end) for end in ends)
-        return Track(train, source, destination, self._cables[ends[1]].address)
-
-    def _train_socket(self, cable: _Cable) -> socket.socket | None:
+    def _train_socket(self, cable: Cable) -> socket.socket | None:
         port = self._ports.get(cable)
         if port is None:
             return None
-        if cable not in self._train_sockets:
-            with self.inside(cable[0]):
-                self._train_sockets[cable] = train_socket(port.interface, self._cables[cable].address)
-        return self._train_sockets[cable]
+        with self.inside(cable[0]):
+            return train_socket(port.interface, self._cables[cable].address)
 
     @staticmethod
     def _built(space: Space | None) -> Space:

@@ -32,8 +32,9 @@ _OFFSETS = {Side.OUT: 16, Side.IN: 12}
 #: The rate of htb's classes, bytes per second: more than any of these paths has.
 _UNLIMITED = 4_000_000_000
 _QUANTUM = 60_000
-#: tbf: the bucket holds so many seconds, the queue so many; and the least that both must hold, bytes.
-_BUCKET_SECONDS, _LEAST_BUCKET = 0.004, 3_200
+#: tbf: the bucket holds so many seconds, the queue so many; and the least that both must hold, bytes. What a late timer
+#: of a busy machine finds beyond the bucket is lost to the rate.
+_BUCKET_SECONDS, _LEAST_BUCKET = 0.02, 3_200
 _QUEUE_SECONDS, _LEAST_QUEUE = 0.4, 32_768
 #: What an empty namespace has: the loopback.
 _LOOPBACK_INDEX = 1

@@ -10,6 +10,9 @@ from pyroute2 import IPRoute
 from harness.errors import TestbedError
 from harness.testbed import kernel
 
+#: A cable, by its host and its switch.
+Cable = tuple[str, str]
+
 
 def _open_own_network() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -83,9 +83,10 @@ class Track:
 class Measurement:
     """Trains under way, in a thread of its own."""
 
-    def __init__(self, run: int, tracks: Sequence[Track], timeout_ms: float, linger_ms: float) -> None:
+    def __init__(self, run: int, tracks: Sequence[Track], request: wire.StartTrains) -> None:
         self._run, self._tracks = run, list(tracks)
-        self._timeout_ns, self._linger_ns = round(timeout_ms * 1e6), round(linger_ms * 1e6)
+        self._timeout_ns, self._linger_ns = round(request.timeout_ms * 1e6), round(request.linger_ms * 1e6)
+        self._limit_ns = round(request.limit_ms * 1e6)
         self._start = 0
         self._problem: OSError | None = None
         self._sockets = {t.destination.fileno(): t.destination for t in self._tracks if t.destination is not None}
@@ -125,7 +126,7 @@ class Measurement:
         self._start = time.time_ns()
         due = [(start, number) for number, track in enumerate(self._tracks) if track.train.count and not track.error]
         heapq.heapify(due)
-        while due:
+        while due and time.monotonic_ns() - start < self._limit_ns:
             for _ in range(_SEND_AT_ONCE):
                 if not due or due[0][0] > time.monotonic_ns():
                     break

@@ -205,6 +205,8 @@ class StartTrains(msgspec.Struct, frozen=True, tag=True):
     timeout_ms: float
     #: How long to wait for duplicates when all have arrived.
     linger_ms: float = 0.0
+    #: After so long no more are sent: a busy machine sends fewer, and not for ever.
+    limit_ms: float = 30_000.0
 
 
 class GetTrains(msgspec.Struct, frozen=True, tag=True):

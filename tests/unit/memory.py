@@ -96,10 +96,10 @@ class MemoryTestbed:
         return self.refused
 
     def send_trains(
-        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0
+        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0, limit_ms: float = 30_000.0
     ) -> tuple[Arrivals, ...]:
         """What the shapes make of them, without chance: of a share, so many of every hundred."""
-        del timeout_ms, linger_ms
+        del timeout_ms, linger_ms, limit_ms
         return tuple(self._arrivals(train) for train in trains)
 
     def _arrivals(self, train: Train) -> Arrivals:
