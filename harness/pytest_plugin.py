@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "topology(name, *, version=None, multi_address=None): what the test's ensemble looks like"
     )
+    config.addinivalue_line("markers", "prepared(*names): what servers are started with: `clocks`, `disks`")
     config.addinivalue_line("markers", "testbed(kind): where: `namespaces`, `docker`, or `docker-helper`")
 
 
@@ -186,7 +187,25 @@ def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
         version=topology.zookeeper.version,
         multi_address=topology.zookeeper.multi_address,
         harness_version=__version__,
+        prepared=_prepared(request.node),
     )
+
+
+def _prepared(node: pytest.Item) -> tuple[str, ...]:
+    """What the test's marker, and those around it, want servers to be started with."""
+    from harness.errors import UsageError
+    from harness.nemesis.kinds import KINDS
+    from harness.topology.toml_document import allowed_words
+
+    names = tuple(sorted({str(name) for marker in node.iter_markers("prepared") for name in marker.args}))
+    known = sorted({kind.prepared for kind in KINDS.values() if kind.prepared})
+    if wrong := [name for name in names if name not in known]:
+        raise UsageError(
+            f"there is nothing called {wrong[0]!r}",
+            where="marker prepared",
+            next_step=f"allowed: {allowed_words(known)}",
+        )
+    return names
 
 
 def _skip_or_fail(lacking: EnvironmentLacking) -> None:

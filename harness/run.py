@@ -97,7 +97,9 @@ class Run:
     ) -> None:
         self.scenario, self.topology = scenario, topology
         self._stack = contextlib.ExitStack()
-        self._stage = make_stage(scenario.testbed, topology, root, tell, attached=scenario.attached)
+        self._stage = make_stage(
+            scenario.testbed, topology, root, tell, attached=scenario.attached, prepared=scenario.prepared
+        )
         self._stack.callback(self._stage.close)
         self.testbed = self._stage.testbed
         try:

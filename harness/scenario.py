@@ -14,6 +14,7 @@ import msgspec
 from harness import __version__
 from harness.errors import UsageError
 from harness.history.scenario import LoadSpec, Scenario
+from harness.nemesis.kinds import KINDS, FaultKind
 from harness.nemesis.offers import Guest
 from harness.nemesis.plan import Plan, Step, check_plan, expand
 from harness.nemesis.plan_loader import load_plan
@@ -106,8 +107,13 @@ def make_request(
         recovery_within_s=plan.recovery_within_s,
         scheduled_faults=len(schedule),
         harness_version=__version__,
+        prepared=tuple(sorted({kind.prepared for kind in _kinds_of(plan) if kind.prepared})),
     )
     return Request(scenario, topology, replace(plan, load=load), schedule)
+
+
+def _kinds_of(plan: Plan) -> list[FaultKind]:
+    return [KINDS[s.fault] for s in plan.steps] + [KINDS[name] for g in plan.random for name, _target in g.choices]
 
 
 def check_load(load: LoadSpec, topology: Topology) -> None:

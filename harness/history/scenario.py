@@ -49,6 +49,8 @@ class Scenario(msgspec.Struct, frozen=True):
     #: How many faults the plan's schedule has; None where they are injected by hand.
     scheduled_faults: int | None = None
     harness_version: str = ""
+    #: What servers were started with so that faults can reach them later, as `clocks`; see `kinds.FaultKind.prepared`.
+    prepared: tuple[str, ...] = ()
 
 
 class ServerSoftware(msgspec.Struct, frozen=True):

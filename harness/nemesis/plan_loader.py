@@ -79,12 +79,19 @@ def _packets(value: object) -> str:
     return value
 
 
+def _words(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 1000 or not value.isprintable():
+        raise refused("this is not understood")
+    return value
+
+
 Duration = Annotated[float, PlainValidator(_duration)]
 DurationRange = Annotated[tuple[float, float], PlainValidator(_range)]
 ServerTarget = Annotated[str, PlainValidator(_server)]
 Word = Annotated[str, PlainValidator(_word)]
 PartitionTarget = Annotated[str, PlainValidator(_partition)]
 PacketsTarget = Annotated[str, PlainValidator(_packets)]
+Words = Annotated[str, PlainValidator(_words)]
 
 _PACKETS_FORM = 'such as "delay 200ms on net1", "loss 10% on zk2:net1 in", "delay 50ms, loss 1% on zk1 > zk2"'
 _PARTITION_FORM = 'such as "isolate leader", "halves over net1", "zk1 | zk2,zk3 port quorum rejected", "zk1 > zk2"'
@@ -93,8 +100,29 @@ _SERVER_FORM = f'the id of a server such as 2 or "zk2", several as "zk1,zk3", or
 _SWITCH_FORM = f'the name of a switch, or "{RANDOM}"'
 _HOST_FORM = f'the name of a host such as "zk2" or "c1", or "leader", "{FOLLOWER}", "{RANDOM}"'
 
+_EVERY_FORM = 'how long it is dead, and then alive, as "500ms"'
+_ISLANDS_FORM = 'such as "zk1,c1 | zk2,zk3,c2", or "halves"'
+_STREAM_FORM = 'such as "latency 200ms on clients", "timeout 0ms on zk1 > zk2 upstream"'
+_CLOCK_FORM = 'such as "ahead 5s", "behind 1h", "jumps 2s every 500ms", "drifts 1.5x"'
+_DISK_FORM = '"full", "read-only", "failing", or such as "slow 50ms"'
+_DAMAGE_FORM = 'such as "truncate log", "corrupt log", "corrupt snapshot", "wipe"'
+_LIMIT_FORM = 'such as "cpu 5%", "memory 200MB"'
+
 #: The keys that say what a fault is aimed at.
-_TARGETS = ("switch", "host", "server", "partition", "packets")
+_TARGETS = (
+    "switch",
+    "host",
+    "server",
+    "partition",
+    "packets",
+    "every",
+    "islands",
+    "stream",
+    "clock",
+    "disk",
+    "damage",
+    "limit",
+)
 
 
 class _StepTable(Table):
@@ -106,6 +134,13 @@ class _StepTable(Table):
     server: ServerTarget | None = Field(default=None, description=_SERVER_FORM)
     partition: PartitionTarget | None = Field(default=None, description=_PARTITION_FORM)
     packets: PacketsTarget | None = Field(default=None, description=_PACKETS_FORM)
+    every: Words | None = Field(default=None, description=_EVERY_FORM)
+    islands: Words | None = Field(default=None, description=_ISLANDS_FORM)
+    stream: Words | None = Field(default=None, description=_STREAM_FORM)
+    clock: Words | None = Field(default=None, description=_CLOCK_FORM)
+    disk: Words | None = Field(default=None, description=_DISK_FORM)
+    damage: Words | None = Field(default=None, description=_DAMAGE_FORM)
+    limit: Words | None = Field(default=None, description=_LIMIT_FORM)
 
 
 class _RandomTable(Table):
@@ -125,6 +160,13 @@ class _RandomTable(Table):
     server: ServerTarget = Field(default=RANDOM, description=_SERVER_FORM)
     partition: PartitionTarget = Field(default="halves", description=_PARTITION_FORM)
     packets: PacketsTarget = Field(default="delay 100ms on a switch", description=_PACKETS_FORM)
+    rhythm: Words = Field(default="500ms", description=_EVERY_FORM)
+    islands: Words = Field(default="halves", description=_ISLANDS_FORM)
+    stream: Words = Field(default="latency 100ms on clients", description=_STREAM_FORM)
+    clock: Words = Field(default="ahead 5s", description=_CLOCK_FORM)
+    disk: Words = Field(default="slow 20ms", description=_DISK_FORM)
+    damage: Words = Field(default="truncate log", description=_DAMAGE_FORM)
+    limit: Words = Field(default="cpu 10%", description=_LIMIT_FORM)
 
 
 class _ExpectTable(Table):
@@ -270,8 +312,9 @@ class _Builder:
         kinds = [KINDS[name] for name in table.faults]
         used = {name for kind in kinds for name in kind.aim.keys}
         for name in _TARGETS:
-            if name in table.model_fields_set and name not in used:
-                raise self._error((*key, name), f"none of the faults {allowed_words(table.faults)} has a key {name}")
+            field = "rhythm" if name == "every" else name
+            if field in table.model_fields_set and name not in used:
+                raise self._error((*key, field), f"none of the faults {allowed_words(table.faults)} has a key {field}")
         if (table.count is None) == (table.every is None):
             raise self._error(key, "either count or every must be given, and not both", 'as in every = "10s"')
         if table.every == 0:
@@ -306,13 +349,10 @@ class _Builder:
 
 def _said(table: _StepTable | _RandomTable, key: str) -> str | None:
     """What one of `_TARGETS` says in a table."""
-    return {
-        "switch": table.switch,
-        "host": table.host,
-        "server": table.server,
-        "partition": table.partition,
-        "packets": table.packets,
-    }[key]
+    # in a [[random]], `every` says how often a fault is drawn
+    name = "rhythm" if key == "every" and isinstance(table, _RandomTable) else key
+    said = getattr(table, name)
+    return said if isinstance(said, str) else None
 
 
 def _target(aim: Aim, given: dict[str, str]) -> str:

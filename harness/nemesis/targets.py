@@ -17,6 +17,10 @@
 
     partition   see `harness.nemesis.partitions`
     packets     see `harness.nemesis.packets`
+    stream      see `harness.nemesis.streams`
+
+A target with a rhythm, islands, a clock and so on is one of the above, a colon, and what `rhythm`, `islands`,
+`clocks`, `disks`, `damage`, `limits` describe: `net1:500ms`, `leader:ahead 5s`.
 
 Choices are drawn with `Random.random()` alone, the one method whose sequence Python promises to keep for a seed.
 """
@@ -24,13 +28,13 @@ Choices are drawn with `Random.random()` alone, the one method whose sequence Py
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
 from harness.errors import FaultError
-from harness.nemesis import packets, partitions
-from harness.nemesis.kinds import Aim
+from harness.nemesis import clocks, damage, disks, islands, limits, packets, partitions, rhythm, streams
+from harness.nemesis.kinds import OF_SERVERS, Aim
 from harness.topology.model import ClientHost, Server, Topology
 from harness.topology.toml_document import allowed_words, nearest, value_text
 
@@ -46,6 +50,23 @@ RANDOM = "random"
 SERVER_ROLES = (LEADER, FOLLOWER, MINORITY, MAJORITY, ALL, RANDOM)
 HOST_ROLES = (LEADER, FOLLOWER, RANDOM)
 SWITCH_ROLES = (RANDOM,)
+
+#: Checks what is behind the colon of a target.
+_MANNERS: Mapping[Aim, Callable[[str], object]] = {
+    Aim.SWITCH_RHYTHM: rhythm.parse,
+    Aim.LINK_RHYTHM: rhythm.parse,
+    Aim.CLOCK: clocks.parse,
+    Aim.DISK: disks.parse,
+    Aim.DAMAGE: damage.parse,
+    Aim.LIMIT: limits.parse,
+}
+#: What is before that colon.
+_PARTS = {
+    Aim.SWITCH_RHYTHM: Aim.SWITCH,
+    Aim.LINK_RHYTHM: Aim.LINK,
+    Aim.SPLIT: Aim.SWITCH,
+    **dict.fromkeys(OF_SERVERS, Aim.SERVERS),
+}
 
 _SERVER = re.compile(r"(?:zk)?([1-9]\d?)", re.ASCII)
 
@@ -79,8 +100,30 @@ def link_parts(target: str) -> tuple[str, str]:
     return host, switch
 
 
+def target_parts(aim: Aim, target: str) -> tuple[str, str]:
+    """What a fault is aimed at, and how it is to be: `("zk2:net1", "500ms")`; the second is empty for most aims.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    if aim not in _PARTS:
+        return target, ""
+    if aim is Aim.LINK_RHYTHM:
+        part, colon, manner = target.rpartition(":")
+    else:
+        part, colon, manner = target.partition(":")
+    if not (part and colon and manner):
+        raise ValueError(f"{value_text(target)} is not {':'.join(aim.keys)}")
+    return part, manner
+
+
 def is_role(aim: Aim, target: str) -> bool:
     """Whether a target is, or contains, a role that only the running ensemble or the seed can resolve."""
+    if aim in _PARTS:
+        part, manner = target_parts(aim, target)
+        return is_role(_PARTS[aim], part) or (aim is Aim.SPLIT and islands.is_role(manner))
+    if aim is Aim.STREAM:
+        return streams.is_role(target)
     if aim is Aim.PARTITION:
         return partitions.is_role(target)
     if aim is Aim.PACKETS:
@@ -95,6 +138,8 @@ def is_role(aim: Aim, target: str) -> bool:
 
 def conflict(aim: Aim, one: str, other: str) -> bool:
     """Whether two targets are certain to have a part in common. Of roles only `all` is certain before the run."""
+    if aim in _PARTS:
+        return conflict(_PARTS[aim], target_parts(aim, one)[0], target_parts(aim, other)[0])
     if aim is not Aim.SERVERS:
         return one == other and not is_role(aim, one)
     if ALL in (one, other):
@@ -110,7 +155,16 @@ def check_target(aim: Aim, target: str, topology: Topology) -> None:
     Raises:
         ValueError: half a sentence that says what is wrong, and what is allowed.
     """
-    if aim is Aim.PARTITION:
+    if aim in _PARTS:
+        part, manner = target_parts(aim, target)
+        check_target(_PARTS[aim], part, topology)
+        if aim is Aim.SPLIT:
+            islands.check(manner, part, topology)
+        else:
+            _MANNERS[aim](manner)
+    elif aim is Aim.STREAM:
+        streams.check(target, topology)
+    elif aim is Aim.PARTITION:
         partitions.check(target, topology)
     elif aim is Aim.PACKETS:
         packets.check(target, topology)
@@ -146,6 +200,15 @@ def resolve_target(
         ValueError: the target is not one of this topology's, see `check_target`.
     """
     check_target(aim, target, topology)
+    if aim in _PARTS:
+        part, manner = target_parts(aim, target)
+        held = {target_parts(aim, other)[0] for other in busy}
+        part = resolve_target(_PARTS[aim], part, topology, leader=leader, rng=rng, busy=held)
+        if aim is Aim.SPLIT:
+            manner = islands.resolve(manner, part, topology, leader=leader, rng=rng)
+        return f"{part}:{manner}"
+    if aim is Aim.STREAM:
+        return streams.resolve(target, topology, leader=leader, rng=rng)
     if aim is Aim.PARTITION:
         return partitions.resolve(target, topology, leader=leader, rng=rng)
     if aim is Aim.PACKETS:

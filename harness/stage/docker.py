@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 
 import docker
@@ -26,7 +27,9 @@ from harness.zookeeper.foreign import ForeignStarter, ForeignTestbed
 from harness.zookeeper.found import find_ensemble
 
 
-def make(topology: Topology, root: Path | None, tell: Tell | None, *, helper: bool) -> Stage:
+def make(
+    topology: Topology, root: Path | None, tell: Tell | None, prepared: Collection[str] = (), *, helper: bool
+) -> Stage:
     """As `make.make_stage`; `helper` insists on the helper container.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from harness.history.scenario import ServerSoftware
@@ -12,7 +13,7 @@ from harness.topology.model import Topology
 from harness.zookeeper.class_data import JVM_FLAGS, PROPERTIES, ensure_class_data
 from harness.zookeeper.distribution import Distribution, resolve
 from harness.zookeeper.java import Java, find_java
-from harness.zookeeper.launch import JvmStarter, Launch
+from harness.zookeeper.launch import JvmStarter, Launch, Preparation
 
 
 class Software:
@@ -41,7 +42,21 @@ class Software:
         }
 
 
-def make(topology: Topology, tell: Tell | None) -> Stage:
+def preparations(names: Collection[str], testbed: NamespacesTestbed) -> dict[str, Preparation]:
+    """What servers are to be started with.
+
+    Raises:
+        TestbedError: this machine lacks what it is made of.
+    """
+    del testbed
+    return {name: _unwritten(name) for name in names}
+
+
+def _unwritten(name: str) -> Preparation:
+    raise NotImplementedError(name)
+
+
+def make(topology: Topology, tell: Tell | None, prepared: Collection[str] = ()) -> Stage:
     """As `make_stage`; the network is built while the jars are verified."""
     agent = take_agent()
     try:
@@ -56,5 +71,5 @@ def make(topology: Topology, tell: Tell | None) -> Stage:
         ServerSoftware(i, d.version, d.source, {jar.path.name: jar.sha256 for jar in d.jars})
         for i, d in sorted(software.distributions.items())
     )
-    starter = JvmStarter(testbed, software.launches(topology))
+    starter = JvmStarter(testbed, software.launches(topology), preparations(prepared, testbed))
     return Stage(testbed, starter, software.java.version_line, software.java.source, servers, testbed.close)

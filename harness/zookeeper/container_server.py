@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.history.folder import ServerFolder
@@ -14,6 +14,7 @@ from harness.topology.model import Server, Topology
 from harness.zookeeper.config import system_properties, write_config
 from harness.zookeeper.distribution import LoggingBackend
 from harness.zookeeper.java import JVM_FLAGS, PROPERTIES
+from harness.zookeeper.launch import Preparation
 from harness.zookeeper.paths import IN_CONTAINER
 from harness.zookeeper.security import security_arguments
 from harness.zookeeper.server_log import JVM_LOG, LOG_NAME, write_log_config
@@ -30,11 +31,14 @@ class ContainerStarter:
     topology: Topology
     #: The image of each server, by id.
     images: Mapping[int, str]
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)
 
     def prepare(self, server: Server, folder: ServerFolder) -> None:
         """Write its configuration, with paths as the container sees them, for whichever logging the image has."""
         write_config(self.topology, server, folder, IN_CONTAINER)
         self._jvm_arguments(folder)
+        for preparation in self.preparations.values():
+            preparation.prepare(server, folder)
         if os.geteuid() == 0 and not one_owner(folder.root):
             for place in (folder.config, folder.logs, folder.txnlog, folder.snapshot):
                 for path in (place, *place.iterdir()):
@@ -55,6 +59,7 @@ class ContainerStarter:
                 "ZOO_MY_ID": str(server.id),
                 "JVMFLAGS": " ".join(self._jvm_arguments(folder)),
                 "JMXDISABLE": "true",
+                **{k: v for p in self.preparations.values() for k, v in p.environment(server).items()},
             },
             mounts={ours.absolute(): theirs for ours, theirs in mounts.items()},
             user=f"{uid}:{gid}",

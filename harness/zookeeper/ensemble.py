@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import EnsembleError
+from harness.errors import EnsembleError, FaultError
 from harness.history.folder import RunFolder, ServerFolder
 from harness.history.records import Event, Phase, ProcessEvent
 from harness.testbed.handles import Exit, Process, Testbed
 from harness.topology.model import Server, Topology
 from harness.zookeeper import admin
 from harness.zookeeper.admin import ServerStatus
-from harness.zookeeper.launch import Starter
+from harness.zookeeper.launch import Preparation, Starter
 from harness.zookeeper.server_log import JVM_LOG, LOG_NAME
 
 #: How often a condition is looked at, seconds. An admin word takes a millisecond.
@@ -102,6 +102,20 @@ class Ensemble:
             if all(status.role != "down" for status in admin.statuses(self.testbed, hosts).values()):
                 return
             time.sleep(_POLL)
+
+    def preparation(self, name: str) -> Preparation:
+        """What its servers were started with so that a fault can reach them later.
+
+        Raises:
+            FaultError: they were started without it.
+        """
+        if name not in self._starter.preparations:
+            raise FaultError(
+                f"the servers were started without what faults of {name} need",
+                where=self.topology.name,
+                next_step=f'a plan with such a fault sees to it; for a test by hand: @pytest.mark.prepared("{name}")',
+            )
+        return self._starter.preparations[name]
 
     def server_folder(self, server_id: int) -> ServerFolder:
         """Where a server's evidence lies."""

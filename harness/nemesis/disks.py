@@ -1,0 +1,12 @@
+"""What becomes of a server's disk: the grammar."""
+
+from __future__ import annotations
+
+
+def parse(text: str) -> object:
+    """As the module describes it.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    raise NotImplementedError(text)
