@@ -60,7 +60,7 @@ class Nemesis:
         self._next_id = 0
         self._stopping = threading.Event()
         # One fault at a time is injected or healed, also when a test and a plan do so at once.
-        self._lock = threading.RLock()
+        self._lock = self._world.lock
 
     # --- one fault by hand -------------------------------------------------------------------------------
 

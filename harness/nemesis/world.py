@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.history.records import Measurement
 from harness.nemesis.holds import LinkHolds, RuleHolds, ServerHolds, ShapeHolds
@@ -67,6 +68,8 @@ class World:
     servers: ServerHolds
     rules: RuleHolds
     shapes: ShapeHolds
+    #: Whoever changes what is held takes it: the nemesis, and faults that have a thread of their own.
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
     def of(cls, ensemble: Ensemble) -> World:
