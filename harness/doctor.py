@@ -22,6 +22,7 @@ from harness.run import LEAST_FREE
 from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.loader import load_topology
+from harness.zookeeper.clock import find_faketime
 from harness.zookeeper.distribution import DEFAULT_VERSION, resolve
 from harness.zookeeper.java import find_java
 
@@ -33,7 +34,7 @@ def examine(runs: Path) -> list[CapabilityFinding]:
     """Try everything that a run needs."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         docker, usermode = pool.submit(_docker), pool.submit(examine_usermode)
-        ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _chromium()]
+        ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _faketime(), _chromium()]
         return [*ours, *usermode.result(), *docker.result()]
 
 
@@ -87,6 +88,16 @@ def _cores() -> CapabilityFinding:
     cores = os.cpu_count() or 1
     step = "" if cores > 1 else "elections and recovery will be slower than on a server"
     return CapabilityFinding("cores", cores > 1, NOBODY, str(cores), step)
+
+
+def _faketime() -> CapabilityFinding:
+    """Let a process tell a wrong time."""
+    try:
+        library = find_faketime()
+    except ZkChaosError as problem:
+        step = f"only faults of clocks need it: {problem.next_step}"
+        return CapabilityFinding("libfaketime", False, NOBODY, problem.what, step)
+    return CapabilityFinding("libfaketime", True, NOBODY, f"{library}: sets the clocks of servers, and no other")
 
 
 def _chromium() -> CapabilityFinding:

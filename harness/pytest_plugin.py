@@ -1,7 +1,8 @@
 """The pytest plugin: markers `chaos`, `topology(...)`, `testbed(...)`; fixtures `ensemble`, `nemesis`, `load`.
 
 A test that uses a fixture has an ensemble of its own, a run folder and a page. What a machine lacks is a skip, or a
-failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`, `docker`).
+failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`, `docker`,
+`faketime`).
 """
 
 from __future__ import annotations
@@ -209,10 +210,11 @@ def _prepared(node: pytest.Item) -> tuple[str, ...]:
 
 
 def _skip_or_fail(lacking: EnvironmentLacking) -> None:
-    from harness.errors import EngineUnavailable, JavaMissing, NamespacesForbidden
+    from harness.errors import EngineUnavailable, FaketimeMissing, JavaMissing, NamespacesForbidden
 
     names: dict[type[EnvironmentLacking], str] = {
         EngineUnavailable: "docker",
+        FaketimeMissing: "faketime",
         JavaMissing: "java",
         NamespacesForbidden: "namespaces",
     }

@@ -20,12 +20,14 @@ from harness.history.folder import NO_SPACE, LineWriter, RunFolder, storage_erro
 from harness.history.records import Event, Note, Phase
 from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
+from harness.nemesis import limit_fault, split_fault
 from harness.nemesis.nemesis import Nemesis
 from harness.nemesis.packets_fault import refuse_steps
 from harness.nemesis.plan import Step
 from harness.scenario import Request
 from harness.stage.make import make_stage
 from harness.topology.model import Topology
+from harness.toxiproxy.proxies import Proxies
 from harness.zookeeper.ensemble import Ensemble
 from harness.zookeeper.monitor import Monitor
 
@@ -104,6 +106,8 @@ class Run:
         self.testbed = self._stage.testbed
         try:
             refuse_steps(schedule, topology, self.testbed.lacking)
+            limit_fault.refuse_steps(schedule, self.testbed.limit_refusals)
+            split_fault.refuse_steps(schedule, self.testbed.lacking)
             # Only now is anything made that outlives this process: testbed, Java and jars are all there.
             self.folder = _make_folder(root)
             self.folder.write_json(self.folder.scenario_file, scenario, sync=False)
@@ -123,13 +127,22 @@ class Run:
         self.folder.write_json(self.folder.environment_file, self._stage.environment(), sync=False)
         self.ensemble = Ensemble(self.testbed, self.topology, self.folder, self._stage.starter, self.record)
         self.monitor = Monitor(self.ensemble, self.record)
-        self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed)
+        self.proxies = self._make_proxies()
+        self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed, proxies=self.proxies)
         self.load = self.new_load(self.scenario, 1)
         if with_load:
             self.load.launch()
         self.ensemble.start()
         self.monitor.start()
         self._stack.callback(self.monitor.stop)
+
+    def _make_proxies(self) -> Proxies | None:
+        """Let the proxies of the topology listen, before anybody connects through them."""
+        if self._stage.toxiproxy is None:
+            return None
+        proxies = Proxies(self.testbed, self.topology, self._stage.toxiproxy, self.folder.proxies_folder)
+        proxies.start()
+        return proxies
 
     def __enter__(self) -> Run:
         return self

@@ -108,6 +108,7 @@ def make_request(
         scheduled_faults=len(schedule),
         harness_version=__version__,
         prepared=tuple(sorted({kind.prepared for kind in _kinds_of(plan) if kind.prepared})),
+        expected={step.id: step.expect for step in schedule if step.expect is not None},
     )
     return Request(scenario, topology, replace(plan, load=load), schedule)
 

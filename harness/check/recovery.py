@@ -8,8 +8,10 @@ For each fault, from its injection until the next one or the end of the load:
   injection was not seen at the injection, and counts from its own begin; so does none at all, as zero.
 * What begins after the heal counts likewise from the heal, and is held to the same budget.
 
-A disturbance belongs to the fault in whose time it began. Only clients that had been answered before the fault
-count. Without a budget nothing is promised but that the clients are served again before the load ends.
+A disturbance belongs to the fault in whose time it began. Where a plan expects a fault to stop the service, nobody is
+expected to be served before it heals: whatever lasts into its time counts from its heal. Only clients that had been
+answered before the fault count. Without a budget nothing is promised but that the clients are served again before the
+load ends.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from operator import itemgetter
 import msgspec
 
 from harness.check.evidence import Evidence
+from harness.check.expectation import Stop, stops
 from harness.check.faults_proved import first_steps, never_injected
 from harness.check.guarantee import Guarantee, Problem, count
 from harness.check.outage import (
@@ -30,7 +33,7 @@ from harness.check.outage import (
     SHORTEST_STALL,
     Attempt,
     Wait,
-    attempts_of,
+    attempts_by_client,
     disturbances,
     stall_threshold,
     waits,
@@ -38,7 +41,7 @@ from harness.check.outage import (
 from harness.check.prediction import NETWORK_FAULTS, sentence
 from harness.check.verdict import Figure, Verdict, Witness
 from harness.check.words import Words
-from harness.history.records import FaultAction, FaultEvent, Operation, SessionEvent
+from harness.history.records import FaultAction, FaultEvent
 
 GUARANTEE = Guarantee("recovery", "After each fault the clients' writes are answered again within the plan's budget.")
 
@@ -68,7 +71,7 @@ class Disturbed:
     @property
     def lasted(self) -> int:
         """Nanoseconds until the client was served again, or gave up."""
-        return self.wait.until - self.since
+        return max(0, self.wait.until - self.since)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class FaultRecovery:
     #: Each disturbed client's longest disturbance that began before the heal, and after it.
     during: tuple[Disturbed, ...]
     after: tuple[Disturbed, ...]
+    #: Whether the service was expected to stop.
+    stops: bool = False
 
     @property
     def name(self) -> str:
@@ -145,11 +150,14 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     if not faults:
         return ()
     writes = evidence.writes
-    # a test may load the ensemble several times; the last load's end is the end of all
-    quiesced = [phase.at for phase in evidence.phases if phase.name == "quiesce"]
-    load_end = max(quiesced, default=0) or max((op.call for op in writes), default=faults[-1].at)
-    timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
-    attempts = {name: attempts_of(*mine, load_end) for name, mine in _by_process(writes, evidence.sessions).items()}
+    load_end = evidence.load_end
+    timeline = _Timeline(
+        faults,
+        {event.id: event.at for event in evidence.faults if event.action is FaultAction.HEAL},
+        load_end,
+        {stop.fault: stop for stop in stops(evidence)},
+    )
+    attempts = attempts_by_client(writes, evidence.sessions, load_end)
     threshold = stall_threshold(_waits_before(faults[0].at, attempts.values()))
     for name, mine in attempts.items():
         timeline.add_client(name, disturbances(waits(mine, threshold), threshold), threshold)
@@ -170,24 +178,16 @@ def _waits_before(moment: int, attempts: Iterable[list[Attempt]]) -> list[Wait]:
     return found
 
 
-def _by_process(
-    writes: Iterable[Operation], sessions: Iterable[SessionEvent]
-) -> dict[str, tuple[list[Operation], list[SessionEvent]]]:
-    found: dict[str, tuple[list[Operation], list[SessionEvent]]] = {}
-    for op in writes:
-        found.setdefault(op.process, ([], []))[0].append(op)
-    for event in sessions:
-        if event.process in found:
-            found[event.process][1].append(event)
-    return found
-
-
 class _Timeline:
     """Sorts waits under the faults in whose time they began."""
 
-    def __init__(self, faults: list[FaultEvent], heals: dict[int, int], load_end: int) -> None:
+    def __init__(
+        self, faults: list[FaultEvent], heals: dict[int, int], load_end: int, stops_by_fault: dict[int, Stop]
+    ) -> None:
         self._faults, self._heals, self._load_end = faults, heals, load_end
         self._injections = [fault.at for fault in faults]
+        self._stops = stops_by_fault
+        self._stop_places = [(p, stops_by_fault[f.id]) for p, f in enumerate(faults) if f.id in stops_by_fault]
         self._during: list[dict[str, Disturbed]] = [{} for _ in faults]
         self._after: list[dict[str, Disturbed]] = [{} for _ in faults]
         self._outages: list[Wait | None] = [None for _ in faults]
@@ -201,16 +201,28 @@ class _Timeline:
             place = self._place(wait.start, tolerance)
             if place < 0 or wait.start >= self._load_end or wait.before is None:
                 continue
+            if (stopped := self._stopped(wait)) is not None:
+                place, stop = stopped
+                # nobody waits in vain while nothing else is expected
+                if wait.end is None or wait.end > stop.healed:
+                    self._keep(self._after[place], Disturbed(process, wait, stop.healed))
+                continue
             fault = self._faults[place]
             healed = self._heals.get(fault.id)
             after_heal = healed is not None and wait.start + tolerance >= healed
             cause = healed if after_heal and healed is not None else fault.at
             since = cause if wait.start <= cause + ONSET else wait.start
-            here = (self._after if after_heal else self._during)[place]
-            candidate = Disturbed(process, wait, since)
-            known = here.get(process)
-            if known is None or wait.length > known.wait.length:
-                here[process] = candidate
+            self._keep((self._after if after_heal else self._during)[place], Disturbed(process, wait, since))
+
+    def _stopped(self, wait: Wait) -> tuple[int, Stop] | None:
+        """The last fault that was expected to stop the service while this wait lasted, and its place."""
+        found = [(p, s) for p, s in self._stop_places if s.start < wait.until and wait.start < s.healed]
+        return max(found, key=lambda entry: entry[1].healed, default=None)
+
+    def _keep(self, here: dict[str, Disturbed], candidate: Disturbed) -> None:
+        known = here.get(candidate.process)
+        if known is None or candidate.wait.length > known.wait.length:
+            here[candidate.process] = candidate
 
     def add_service(self, found: list[Wait], tolerance: int) -> bool:
         """Take in waits of all clients together, in the order of time; whether there was one for each fault."""
@@ -239,6 +251,7 @@ class _Timeline:
             outage=self._outages[place],
             during=tuple(self._during[place].values()),
             after=tuple(self._after[place].values()),
+            stops=fault.id in self._stops,
         )
 
 
@@ -314,10 +327,13 @@ def _unclear(recovery: FaultRecovery, budget: float | None, words: Words) -> lis
 def _kept(found: tuple[FaultRecovery, ...], budget: float | None, words: Words) -> str:
     if not found:
         return "No fault was injected, so there was nothing to recover from."
-    worst = max(found, key=lambda r: (r.recovery_s, r.write_outage_s))
+    worst = max(found, key=lambda r: (r.heal_s if r.stops else r.recovery_s, r.write_outage_s))
     within = f" (budget {budget:g} s)" if budget is not None else ""
     at = f"{worst.name} at {words.at(worst.fault.at)}"
-    if not worst.during:
+    if worst.stops:
+        served = f"which was expected to stop the service, clients were served again {worst.heal_s:.2f} s after the "
+        served += f"healing{within}"
+    elif not worst.during:
         served = "no client was disturbed" + within
     else:
         clients = count(len(worst.during), "disturbed client was", "disturbed clients were")

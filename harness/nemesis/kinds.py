@@ -94,14 +94,10 @@ KINDS: dict[str, FaultKind] = {
         FaultKind("pause", Aim.SERVERS, True, "a server's process is stopped by SIGSTOP, and goes on by SIGCONT"),
         FaultKind("restart", Aim.SERVERS, False, "a server's process ends by SIGTERM, and is started again at once"),
         FaultKind("crash-loop", Aim.SERVERS, True, "a server's process dies each time soon after it was started"),
-        FaultKind(
-            "restart-storm", Aim.SERVERS, True, "servers' processes die at random moments, and are started again"
-        ),
-        FaultKind(
-            "rolling-restart", Aim.SERVERS, False, "servers restart one after another, each when the last serves"
-        ),
+        FaultKind("restart-storm", Aim.SERVERS, True, "servers' processes die at random moments, and start again"),
+        FaultKind("rolling-restart", Aim.SERVERS, False, "servers restart one by one, each when the last serves"),
         FaultKind("slow-start", Aim.SERVERS, True, "a server's process dies, and its next start takes long"),
-        FaultKind("limit", Aim.LIMIT, True, "a server's process gets little of the processor, or of memory"),
+        FaultKind("limit", Aim.LIMIT, True, "a server's process gets little of the processor, or of memory", "limits"),
         FaultKind("clock", Aim.CLOCK, True, "a server's wall clock is wrong, jumps, or drifts", "clocks"),
         FaultKind("disk", Aim.DISK, True, "a server's disk is full, read-only, slow, or fails", "disks"),
         FaultKind("damage", Aim.DAMAGE, True, "a server dies, and finds its data damaged when it is started again"),

@@ -21,6 +21,7 @@ from harness.nemesis.kinds import KINDS
 from harness.nemesis.plan import Step
 from harness.nemesis.targets import is_role, resolve_target
 from harness.nemesis.world import Fault, World
+from harness.toxiproxy.proxies import Proxies
 from harness.zookeeper.ensemble import Ensemble
 
 #: How long a fault may take until its probe sees it bite, and until it is seen to be gone, seconds.
@@ -50,11 +51,12 @@ class Nemesis:
         ensemble: what is broken.
         record: takes the events.
         seed: decides what `random`, `a follower`, `minority` and `majority` mean.
+        proxies: those that streams pass, where the topology has some.
     """
 
-    def __init__(self, ensemble: Ensemble, record: Record, *, seed: int) -> None:
+    def __init__(self, ensemble: Ensemble, record: Record, *, seed: int, proxies: Proxies | None = None) -> None:
         self._ensemble, self._record = ensemble, record
-        self._world = World.of(ensemble)
+        self._world = World.of(ensemble, proxies)
         self._random = Random(f"{seed}/targets")
         self._active: dict[int, _Active] = {}
         self._next_id = 0
@@ -194,10 +196,11 @@ class Nemesis:
             return active
 
     def _prove_bite(self, active: _Active) -> None:
-        deadline = time.monotonic() + _BITE_TIMEOUT
+        patience = _BITE_TIMEOUT + active.fault.slow_to_bite
+        deadline = time.monotonic() + patience
         while not self._probe(active, "during"):
             if time.monotonic() > deadline:
-                what = f"the fault did not bite within {_BITE_TIMEOUT:g} s"
+                what = f"the fault did not bite within {patience:g} s"
                 self._tell(active, FaultAction.FAILED, what)
                 raise FaultError(what, where=active.fault.name, next_step="the probe's evidence is in events.jsonl")
             time.sleep(_POLL)
@@ -215,8 +218,9 @@ class Nemesis:
         probe = active.fault.probe()
         if probe.bites is not False:
             since = active.healing_since or 0.0
-            if time.monotonic() - since > _HEAL_TIMEOUT:
-                what = f"the fault did not heal within {_HEAL_TIMEOUT:g} s: {probe.summary}"
+            patience = _HEAL_TIMEOUT + active.fault.slow_to_heal
+            if time.monotonic() - since > patience:
+                what = f"the fault did not heal within {patience:g} s: {probe.summary}"
                 self._tell(active, FaultAction.FAILED, what)
                 self._active.pop(active.fault.id, None)
                 raise FaultError(what, where=active.fault.name)

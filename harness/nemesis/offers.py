@@ -21,8 +21,12 @@ _SERVER = ("java", "")
 _REMOVED = "its container is removed when it ends (`--rm`), with all its data"
 _SHIELDED = "the first process of its container is {process}, which would be stopped in place of the server"
 
+#: Kinds that servers must have been started for, and why somebody else's were not.
+_UNPREPARED = {"clock": "a server's clock can only be set where it was started with libfaketime, by the harness itself"}
+
 #: For the table of what is offered; what can be said before an ensemble is known.
 _ATTACHED = {
+    **_UNPREPARED,
     "kill": "not where a container is removed when it ends (`--rm`): its data would go with it",
     "restart": "not where a container is removed when it ends (`--rm`): its data would go with it",
     "pause": "not where a container's first process is another than the server (`init: true`, a shell): the signal "
@@ -83,6 +87,8 @@ def refusal(kind: str, target: str, guests: Iterable[Guest]) -> str:
         target: as in a plan; a role may turn out to be any server.
         guests: the servers that are somebody else's.
     """
+    if kind in _UNPREPARED:
+        return next((f"{guest.host}: {_UNPREPARED[kind]}" for guest in guests), "")
     if KINDS[kind].aim is not Aim.SERVERS:
         return ""
     hosts = None if is_role(Aim.SERVERS, target) else {f"zk{number}" for number in server_ids(target)}

@@ -136,7 +136,7 @@ def combine(shapes: Iterable[Shape]) -> tuple[Shape, ...]:
     for (host, switch, side, peer), effects in found.items():
         for_all = found.get((host, switch, side, None), []) if peer is not None else []
         try:
-            merged = merge([*effects, *for_all])
+            merged = effects[0] if len(effects) == 1 and not for_all else merge([*effects, *for_all])
         except ValueError as problem:
             raise ValueError(f"{problem}: {host}:{switch} {side.value}") from None
         combined.append(Shape(host, switch, side, merged, peer))

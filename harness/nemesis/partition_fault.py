@@ -25,11 +25,12 @@ class PartitionFault(Fault):
     def __init__(self, fault_id: int, kind: str, target: str, world: World) -> None:
         super().__init__(fault_id, kind, target)
         self._partition = partitions.parse(target, world.topology)
+        self._rules = self._partition.rules(world.topology)
         self._world = world
 
     def inject(self) -> None:
         """Set all filters in one batch."""
-        self._world.rules.hold(self.id, self._partition.rules(self._world.topology))
+        self._world.rules.hold(self.id, self._rules)
 
     def heal(self) -> None:
         """Lift those that no other fault holds."""

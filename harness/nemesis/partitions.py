@@ -126,16 +126,16 @@ def resolve(target: str, topology: Topology, *, leader: int | None, rng: Random)
     who, rest = match["who"], target[match.end("who") :]
     word, _, server = who.partition(" ")
     if word in ALONE:
-        return _alone(word, _one(server, topology, leader, rng), topology) + rest
+        return _alone(word, one_server(server, topology, leader, rng), topology) + rest
     hosts = [s.host for s in topology.participants]
-    drawn = _shuffled(hosts, rng)
+    drawn = shuffled(hosts, rng)
     match who:
         case "halves":
-            text = _groups(drawn[: topology.quorum_size], drawn[topology.quorum_size :])
+            text = groups_text(drawn[: topology.quorum_size], drawn[topology.quorum_size :])
         case "minority":
             spare = [h for h in drawn if h != _leader_host(leader, who)]
             few = spare[: len(hosts) - topology.quorum_size]
-            text = _groups(few, [h for h in hosts if h not in few])
+            text = groups_text(few, [h for h in hosts if h not in few])
         case "bridge":
             middle = (len(drawn) - 1) // 2
             text = "; ".join(_both(drawn[:middle], drawn[middle + 1 :]))
@@ -208,7 +208,12 @@ def _names(text: str, topology: Topology) -> list[str]:
 # --- the shapes ---------------------------------------------------------------------------------------------
 
 
-def _one(server: str, topology: Topology, leader: int | None, rng: Random) -> str:
+def one_server(server: str, topology: Topology, leader: int | None, rng: Random) -> str:
+    """The host that one of `ROLES` means at this moment; a name is what it is.
+
+    Raises:
+        FaultError: there is no leader, and it takes one.
+    """
     match server:
         case "leader":
             return _leader_host(leader, server)
@@ -224,7 +229,7 @@ def _leader_host(leader: int | None, who: str) -> str:
     if leader is None:
         raise FaultError(
             "there is no leader to aim at",
-            where=f"partition {who}",
+            where=who,
             cause="an election is going on, or an earlier fault has taken the quorum away",
             next_step="leave more time between the faults, or name a server",
         )
@@ -236,7 +241,8 @@ def _alone(word: str, host: str, topology: Topology) -> str:
     return {"isolate": f"{host} | {others}", "deaf": f"{others} > {host}", "mute": f"{host} > {others}"}[word]
 
 
-def _groups(*groups: Iterable[str]) -> str:
+def groups_text(*groups: Iterable[str]) -> str:
+    """`zk1,zk2 | zk3`."""
     return " | ".join(",".join(sorted(group)) for group in groups)
 
 
@@ -255,7 +261,8 @@ def _ring(hosts: Sequence[str], quorum: int) -> list[str]:
     return cut
 
 
-def _shuffled(hosts: Sequence[str], rng: Random) -> list[str]:
+def shuffled(hosts: Sequence[str], rng: Random) -> list[str]:
+    """All of them in an order that the seed draws."""
     pool = list(hosts)
     return [pool.pop(int(rng.random() * len(pool))) for _ in hosts]
 

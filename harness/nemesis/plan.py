@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from harness.errors import PlanError
-from harness.history.scenario import LoadSpec
+from harness.history.scenario import LoadSpec, Service
 from harness.nemesis import packets
 from harness.nemesis.kinds import KINDS, Aim
 from harness.nemesis.offers import Guest, refusal
@@ -41,6 +41,8 @@ class Step:
     target: str
     #: How long it lasts, seconds; None for a fault that does not last.
     for_s: float | None = None
+    #: What is expected of the service while it lasts; None where nothing is said.
+    expect: Service | None = None
 
     @property
     def end_s(self) -> float:
@@ -67,6 +69,8 @@ class RandomFaults:
     #: The window; `until_s` None is the end of the run.
     from_s: float = 0.0
     until_s: float | None = None
+    #: What is expected of the service under each of them that lasts; None where nothing is said.
+    expect: Service | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,9 @@ def _draw(group: RandomFaults, duration_s: float, rng: Random) -> Iterator[Step]
         fault, target = group.choices[int(which * len(group.choices))]
         for_ms = shortest_ms + int(length * (longest_ms - shortest_ms + 1)) if KINDS[fault].lasts else 0
         at_ms = _ms(group.from_s) + slot * slot_ms + int(place * (slot_ms - for_ms - _ms(group.rest_s)))
-        yield Step(0, at_ms / 1000, fault, target, for_ms / 1000 if KINDS[fault].lasts else None)
+        lasts = KINDS[fault].lasts
+        for_s, expect = (for_ms / 1000, group.expect) if lasts else (None, None)
+        yield Step(0, at_ms / 1000, fault, target, for_s, expect)
 
 
 @dataclass(frozen=True)

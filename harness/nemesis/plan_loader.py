@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, PlainValidator
 
 from harness.errors import PlanError
-from harness.history.scenario import LoadSpec
-from harness.nemesis.kinds import KINDS, Aim
+from harness.history.scenario import STOPS_WITHIN_S, LoadSpec, Service
+from harness.nemesis.kinds import KINDS, Aim, FaultKind
 from harness.nemesis.plan import DEFAULT_AFTERMATH_S, MAX_STEPS, Plan, RandomFaults, Step, check_times
 from harness.nemesis.targets import FOLLOWER, RANDOM, SERVER_ROLES, server_ids
-from harness.topology.duration import DURATION_FORM, MAX_SECONDS, parse_duration
+from harness.topology.duration import DURATION_FORM, MAX_SECONDS, format_duration, parse_duration
 from harness.topology.library import library_names, locate, name_of
 from harness.topology.toml_document import (
     Table,
@@ -85,6 +86,13 @@ def _words(value: object) -> str:
     return value
 
 
+def _service(value: object) -> Service:
+    if isinstance(value, str) and value in list(Service):
+        return Service(value)
+    hint = nearest(value, Service) if isinstance(value, str) else ""
+    raise refused(f"this is nothing to expect. {hint}".strip())
+
+
 Duration = Annotated[float, PlainValidator(_duration)]
 DurationRange = Annotated[tuple[float, float], PlainValidator(_range)]
 ServerTarget = Annotated[str, PlainValidator(_server)]
@@ -92,6 +100,7 @@ Word = Annotated[str, PlainValidator(_word)]
 PartitionTarget = Annotated[str, PlainValidator(_partition)]
 PacketsTarget = Annotated[str, PlainValidator(_packets)]
 Words = Annotated[str, PlainValidator(_words)]
+Expected = Annotated[Service, PlainValidator(_service)]
 
 _PACKETS_FORM = 'such as "delay 200ms on net1", "loss 10% on zk2:net1 in", "delay 50ms, loss 1% on zk1 > zk2"'
 _PARTITION_FORM = 'such as "isolate leader", "halves over net1", "zk1 | zk2,zk3 port quorum rejected", "zk1 > zk2"'
@@ -107,6 +116,7 @@ _CLOCK_FORM = 'such as "ahead 5s", "behind 1h", "jumps 2s every 500ms", "drifts 
 _DISK_FORM = '"full", "read-only", "failing", or such as "slow 50ms"'
 _DAMAGE_FORM = 'such as "truncate log", "corrupt log", "corrupt snapshot", "wipe"'
 _LIMIT_FORM = 'such as "cpu 5%", "memory 200MB"'
+_SERVICE_FORM = allowed_words(Service)
 
 #: The keys that say what a fault is aimed at.
 _TARGETS = (
@@ -141,6 +151,7 @@ class _StepTable(Table):
     disk: Words | None = Field(default=None, description=_DISK_FORM)
     damage: Words | None = Field(default=None, description=_DAMAGE_FORM)
     limit: Words | None = Field(default=None, description=_LIMIT_FORM)
+    expect: Expected | None = Field(default=None, description=_SERVICE_FORM)
 
 
 class _RandomTable(Table):
@@ -167,10 +178,12 @@ class _RandomTable(Table):
     disk: Words = Field(default="slow 20ms", description=_DISK_FORM)
     damage: Words = Field(default="truncate log", description=_DAMAGE_FORM)
     limit: Words = Field(default="cpu 10%", description=_LIMIT_FORM)
+    expect: Expected | None = Field(default=None, description=_SERVICE_FORM)
 
 
 class _ExpectTable(Table):
     recovery_within: Duration | None = Field(default=None, description=DURATION_FORM)
+    service: Expected | None = Field(default=None, description=_SERVICE_FORM)
 
 
 class _LoadTable(Table):
@@ -259,6 +272,9 @@ class _Builder:
             source=source,
         )
         check_times(plan, plan.duration_s, self._source_name)
+        if table.expect.service is not None and not any(part.expect for part in (*plan.steps, *plan.random)):
+            found = value_text(table.expect.service)
+            raise self._error(("expect", "service"), f"found {found}, and no fault of the plan lasts")
         return plan
 
     def _duration(self, steps: tuple[Step, ...], recovery: float | None) -> float:
@@ -300,7 +316,8 @@ class _Builder:
             raise self._error((*key, "for"), what, f'fault {kind.name} must say how long it lasts, as for = "5s"')
         if not kind.lasts and table.lasts is not None:
             raise self._error((*key, "for"), f"fault {kind.name} does not last", f"allowed keys: {', '.join(allowed)}")
-        return Step(index, table.at, kind.name, _target(kind.aim, given), table.lasts)
+        expect = self._expected(key, table.expect, [kind], table.lasts)
+        return Step(index, table.at, kind.name, _target(kind.aim, given), table.lasts, expect)
 
     def _random(self, index: int, table: _RandomTable) -> RandomFaults:
         key = ("random", index)
@@ -336,7 +353,31 @@ class _Builder:
             rest_s=table.rest,
             from_s=table.start,
             until_s=table.until,
+            expect=self._expected(key, table.expect, kinds, shortest),
         )
+
+    def _expected(
+        self, key: tuple[str | int, ...], own: Service | None, kinds: Sequence[FaultKind], shortest: float | None
+    ) -> Service | None:
+        """What is expected of the service under a step or a drawn fault: what it says itself, or the plan."""
+        lasting = [kind.name for kind in kinds if kind.lasts]
+        if not lasting and own is not None:
+            names = allowed_words(kind.name for kind in kinds)
+            raise self._error((*key, "expect"), f"{names} does not last, so there is no time to expect something of")
+        said = self._table.expect
+        expected = (own or said.service) if lasting else None
+        place = (*key, "expect") if own is not None else ("expect", "service")
+        if expected is Service.SURVIVES and said.recovery_within is None:
+            raise self._error(
+                place, 'found "survives", and no budget', 'say in [expect] after how long, as recovery_within = "8s"'
+            )
+        if expected is Service.STOPS and (shortest or 0.0) <= STOPS_WITHIN_S:
+            raise self._error(
+                (*key, "for"),
+                f"{lasting[0]} of {format_duration(shortest or 0.0)} is expected to stop the service",
+                f"a stop is only seen in a fault that lasts more than {format_duration(STOPS_WITHIN_S)}",
+            )
+        return expected
 
     def _unknown_fault(self, key: tuple[str | int, ...], name: str) -> PlanError:
         return self._error(

@@ -30,7 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from harness.errors import FaultError
 from harness.nemesis import clocks, damage, disks, islands, limits, packets, partitions, rhythm, streams
@@ -51,6 +51,23 @@ SERVER_ROLES = (LEADER, FOLLOWER, MINORITY, MAJORITY, ALL, RANDOM)
 HOST_ROLES = (LEADER, FOLLOWER, RANDOM)
 SWITCH_ROLES = (RANDOM,)
 
+
+class _Grammar(Protocol):
+    """A module that knows all of a target."""
+
+    def is_role(self, target: str, /) -> bool:
+        """Whether it contains a role."""
+        ...
+
+    def check(self, target: str, topology: Topology, /) -> None:
+        """Refuse what this topology does not have, by a ValueError."""
+        ...
+
+    def resolve(self, target: str, topology: Topology, /, *, leader: int | None, rng: Random) -> str:
+        """Roles become names."""
+        ...
+
+
 #: Checks what is behind the colon of a target.
 _MANNERS: Mapping[Aim, Callable[[str], object]] = {
     Aim.SWITCH_RHYTHM: rhythm.parse,
@@ -60,6 +77,8 @@ _MANNERS: Mapping[Aim, Callable[[str], object]] = {
     Aim.DAMAGE: damage.parse,
     Aim.LIMIT: limits.parse,
 }
+#: Targets that have a grammar of their own altogether.
+_GRAMMARS: Mapping[Aim, _Grammar] = {Aim.PARTITION: partitions, Aim.PACKETS: packets, Aim.STREAM: streams}
 #: What is before that colon.
 _PARTS = {
     Aim.SWITCH_RHYTHM: Aim.SWITCH,
@@ -122,12 +141,8 @@ def is_role(aim: Aim, target: str) -> bool:
     if aim in _PARTS:
         part, manner = target_parts(aim, target)
         return is_role(_PARTS[aim], part) or (aim is Aim.SPLIT and islands.is_role(manner))
-    if aim is Aim.STREAM:
-        return streams.is_role(target)
-    if aim is Aim.PARTITION:
-        return partitions.is_role(target)
-    if aim is Aim.PACKETS:
-        return packets.is_role(target)
+    if aim in _GRAMMARS:
+        return _GRAMMARS[aim].is_role(target)
     if aim is Aim.SWITCH:
         return target in SWITCH_ROLES
     if aim is Aim.LINK:
@@ -162,12 +177,8 @@ def check_target(aim: Aim, target: str, topology: Topology) -> None:
             islands.check(manner, part, topology)
         else:
             _MANNERS[aim](manner)
-    elif aim is Aim.STREAM:
-        streams.check(target, topology)
-    elif aim is Aim.PARTITION:
-        partitions.check(target, topology)
-    elif aim is Aim.PACKETS:
-        packets.check(target, topology)
+    elif aim in _GRAMMARS:
+        _GRAMMARS[aim].check(target, topology)
     elif aim is Aim.SWITCH:
         _check_switch(target, topology)
     elif aim is Aim.LINK:
@@ -207,12 +218,8 @@ def resolve_target(
         if aim is Aim.SPLIT:
             manner = islands.resolve(manner, part, topology, leader=leader, rng=rng)
         return f"{part}:{manner}"
-    if aim is Aim.STREAM:
-        return streams.resolve(target, topology, leader=leader, rng=rng)
-    if aim is Aim.PARTITION:
-        return partitions.resolve(target, topology, leader=leader, rng=rng)
-    if aim is Aim.PACKETS:
-        return packets.resolve(target, topology, leader=leader, rng=rng)
+    if aim in _GRAMMARS:
+        return _GRAMMARS[aim].resolve(target, topology, leader=leader, rng=rng)
     taken = {part for held in busy for part in held.split(",")}
     if aim is Aim.SWITCH:
         return target if target != RANDOM else _draw([n for n in topology.switch_names if n not in taken], target, rng)

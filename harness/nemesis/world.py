@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.history.records import Measurement
-from harness.nemesis.holds import LinkHolds, RuleHolds, ServerHolds, ShapeHolds
+from harness.nemesis.holds import LimitHolds, LinkHolds, NicHolds, RuleHolds, ServerHolds, ShapeHolds, SplitHolds
+from harness.nemesis.stream_holds import StreamHolds
 from harness.nemesis.trials import expect
 from harness.testbed.handles import Link, Testbed
 from harness.testbed.wire import Path
 from harness.topology.model import Topology
+from harness.toxiproxy.proxies import Proxies
 from harness.zookeeper.ensemble import Ensemble
 
 #: How long a datagram or an admin word may take before it counts as unanswered. On these networks both take < 1 ms.
@@ -35,6 +37,9 @@ class Probe:
 
 class Fault(ABC):
     """One fault of a run; `id` is its place in the schedule."""
+
+    #: How much longer than others it takes until its probe sees it bite, and until it is seen to be gone, seconds.
+    slow_to_bite, slow_to_heal = 0.0, 0.0
 
     def __init__(self, fault_id: int, kind: str, target: str) -> None:
         self.id, self.kind, self.target = fault_id, kind, target
@@ -68,12 +73,16 @@ class World:
     servers: ServerHolds
     rules: RuleHolds
     shapes: ShapeHolds
+    limits: LimitHolds
+    streams: StreamHolds
+    nics: NicHolds
+    splits: SplitHolds
     #: Whoever changes what is held takes it: the nemesis, and faults that have a thread of their own.
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
-    def of(cls, ensemble: Ensemble) -> World:
-        """The world of a running ensemble."""
+    def of(cls, ensemble: Ensemble, proxies: Proxies | None = None) -> World:
+        """The world of a running ensemble, and of the proxies that its streams pass."""
         testbed, topology = ensemble.testbed, ensemble.topology
         rules = RuleHolds(testbed)
         return cls(
@@ -84,22 +93,33 @@ class World:
             ServerHolds(ensemble),
             rules,
             ShapeHolds(testbed, topology, rules),
+            LimitHolds(testbed),
+            StreamHolds(proxies),
+            NicHolds(testbed),
+            SplitHolds(testbed),
         )
 
-    def reach(self, switches: Sequence[str]) -> tuple[Path, ...]:
+    def reach(
+        self, switches: Sequence[str], *, answer_ms: int = ANSWER_MS, broadcast: bool = False
+    ) -> tuple[Path, ...]:
         """Which host reaches which: with patience where packets are late on purpose, and many where they are lost."""
         held = [shape.effects for shape in self.shapes.held()]
         late = 2 * max((e.delay_ms + 4 * e.jitter_ms for e in held), default=0.0)
         crowded = _CROWDED_MS if any(e.rate for e in held) else 0
         lossy = any(e.loss or e.bursts or e.corrupt for e in held)
         return self.testbed.reach(
-            switches, timeout_ms=round(ANSWER_MS + late + crowded), count=_AGAINST_LOSS if lossy else 1
+            switches,
+            timeout_ms=round(answer_ms + late + crowded),
+            count=_AGAINST_LOSS if lossy else 1,
+            broadcast=broadcast,
         )
 
     def holds_path(self, path: Path, *, but: int) -> bool:
         """Whether another fault than `but` may be why a path does not answer."""
         ends = (Link(path.switch, path.source), Link(path.switch, path.destination))
-        if any(self.links.is_cut(end, but=but) for end in ends):
+        if any(self.links.is_cut(end, but=but) or self.nics.is_down(end, but=but) for end in ends):
+            return True
+        if self.splits.parts(path.switch, path.source, path.destination, but=but):
             return True
         address = next(n.address for n in self.topology.nics() if (n.host, n.switch) == (path.source, path.switch))
         lost = expect(self.shapes.on_path(path.source, path.destination, path.switch, but=but)).loss

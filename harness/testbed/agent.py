@@ -232,7 +232,7 @@ class Server:
                 return wire.SocketOpened(), self._network.connecting(request.host, request.address, request.port)
             case wire.GetLinks() | wire.Reach() | wire.GetProcesses() | wire.GetStates():
                 return self._look(request), None
-            case wire.GetLacking() | wire.GetTrains():
+            case wire.GetLacking() | wire.GetTrains() | wire.GetNics():
                 return self._look(request), None
             case _:
                 started = time.monotonic_ns()
@@ -244,7 +244,9 @@ class Server:
             case wire.GetLinks():
                 return wire.Links(self._network.links())
             case wire.Reach():
-                return wire.Paths(self._network.reach(request.switches, request.timeout_ms, request.count))
+                return wire.Paths(self._network.reach(request))
+            case wire.GetNics():
+                return wire.Nics(self._network.nics(request.switches))
             case wire.GetLacking():
                 return wire.Lacking(self._network.lacking())
             case wire.GetTrains():
@@ -264,6 +266,10 @@ class Server:
                 self._network.leave(request.host)
             case wire.SetLinks():
                 self._network.set_links(request.changes)
+            case wire.SetNics():
+                self._network.set_nics(request.changes)
+            case wire.SetSplits():
+                self._network.set_splits(request.splits)
             case wire.SetRules():
                 self._network.set_rules(request.rules)
             case wire.SetShapes():
@@ -272,6 +278,8 @@ class Server:
                 self._network.send_trains(request)
             case wire.Signal():
                 self._processes.signal(request)
+            case wire.Enclose():
+                self._processes.enclose(request)
 
 
 if __name__ == "__main__":

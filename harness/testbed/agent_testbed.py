@@ -43,9 +43,14 @@ class AgentTestbed:
         self, host: str, argv: Sequence[str], env: Mapping[str, str], output: Path, *, channel: bool = False
     ) -> Process:
         """Start a process on a host; its output is appended to a file."""
-        request = wire.Spawn(host, tuple(argv), dict(env), str(output), channel)
+        request = wire.Spawn(host, tuple(argv), dict(env), str(output), channel, self._entrances(host))
         reply, connection = self._agent.ask_for_socket(request, wire.Spawned)
         return Process(reply.pid, host, reply.at, connection)
+
+    def _entrances(self, host: str) -> tuple[str, ...]:
+        """As `wire.Spawn.entrances`."""
+        del host
+        return ()
 
     def signal(self, process: Process, number: signal.Signals) -> None:
         """Send a signal; no error if the process has ended."""
@@ -87,6 +92,17 @@ class AgentTestbed:
         done = self._agent.ask(wire.SetLinks(changes), wire.Done)
         return done.started, done.ended
 
+    def set_nics(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
+        """Set hosts' own ends of cables up or down in one batch; returns the monotonic instants it began and ended."""
+        changes = tuple(wire.NicChange(link.host, link.switch, up) for link in links if link.host is not None)
+        done = self._agent.ask(wire.SetNics(changes), wire.Done)
+        return done.started, done.ended
+
+    def set_splits(self, splits: Sequence[wire.Split]) -> tuple[int, int]:
+        """Let switches be in these islands, and no others; returns the monotonic instants it began and ended."""
+        done = self._agent.ask(wire.SetSplits(tuple(splits)), wire.Done)
+        return done.started, done.ended
+
     def set_rules(self, rules: Sequence[wire.Rule]) -> tuple[int, int]:
         """Let these packet filters hold, and no others; returns the monotonic instants it began and ended."""
         done = self._agent.ask(wire.SetRules(tuple(rules)), wire.Done)
@@ -119,9 +135,15 @@ class AgentTestbed:
         """Every switch and cable as the kernel has it."""
         return self._agent.ask(wire.GetLinks(), wire.Links).links
 
-    def reach(self, switches: Sequence[str], *, timeout_ms: int, count: int = 1) -> tuple[wire.Path, ...]:
-        """Which host reaches which over each of these switches, measured with real packets."""
-        return self._agent.ask(wire.Reach(tuple(switches), timeout_ms, count), wire.Paths).paths
+    def nic_states(self, switches: Sequence[str]) -> tuple[wire.NicState, ...]:
+        """Every NIC on these switches as its host's kernel has it."""
+        return self._agent.ask(wire.GetNics(tuple(switches)), wire.Nics).nics
+
+    def reach(
+        self, switches: Sequence[str], *, timeout_ms: int, count: int = 1, broadcast: bool = False
+    ) -> tuple[wire.Path, ...]:
+        """Which host reaches which over each of these switches, measured with real packets; see `handles.Testbed`."""
+        return self._agent.ask(wire.Reach(tuple(switches), timeout_ms, count, broadcast), wire.Paths).paths
 
     def close(self) -> None:
         """End every process and remove every interface. Idempotent."""

@@ -21,6 +21,7 @@ from harness.testbed import wire
 from harness.testbed.agent_testbed import host_spec
 from harness.testbed.client import AgentClient
 from harness.testbed.container_hosts import ContainerHosts, client_tag
+from harness.testbed.container_limits import lacking
 from harness.testbed.engine import LABEL_HOST, LABEL_SWITCH, LABEL_TOPOLOGY, run_labels
 from harness.testbed.handles import Exit, Process
 from harness.testbed.leftovers import remove_run
@@ -128,6 +129,10 @@ class ContainersTestbed(ContainerHosts):
         if end is not None and self._unheard.get(process.host) is process:
             self._keep_output(process.host)
         return end
+
+    def limit_refusals(self) -> Mapping[str, str]:
+        """Which of `cpu` and `memory` the engine's kernel does not limit for us, and why."""
+        return lacking(self._client)
 
     def _keep_output(self, host: str) -> None:
         """Write down what a container has said, as far as it can be had: the engine may keep no logs."""

@@ -1,125 +1,179 @@
-"""Packet filters in the hosts' namespaces: what a host does not want to hear, by nftables, and from whom.
+"""Packet filters: whom a host does not hear, or hears by chance, or refuses; all of it in one batch.
 
-A filter is put where a packet arrives, so one direction of a path can be cut and the other left. The whole set of rules
-that shall hold is given each time; a host whose rules change gets them in one transaction, so there is no moment at
-which half of them hold.
+What shall vanish, always or by chance, vanishes in the switches: one table of nftables in the namespace of the bridges,
+by the addresses that a packet comes from and goes to. It is replaced in one transaction, so a partition of fifty hosts
+begins and ends everywhere at the same moment, and costs less than a millisecond. Nothing is needed in a host.
+
+A bridge cannot refuse, so packets that are refused are refused where they arrive, by a table in that host's namespace:
+of nftables, or of ip_tables where the kernel's nftables know no IPv4.
 """
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-
-from pyroute2.nftables.expressions import genex, ipv4addr, verdict
-from pyroute2.nftables.main import NFTables
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from harness.testbed import wire
+from harness.testbed.iptables import RefusingTable
+from harness.testbed.nft import ADDRESSES_ONLY, BRIDGE, IPV4, Group, Table, key
+from harness.testbed.spaces import Cable
 from harness.testbed.wire import Manner
 
-_TABLE, _CHAIN = "zkchaos", "input"
-_DROP, _ACCEPT = 0, 1
-#: Of the kernel's headers: nf_tables.h (registers, comparison, reject) and the payload's bases.
-_REGISTER = 1
-_EQUAL, _LESS = 0, 2
-_TRANSPORT_HEADER, _DESTINATION_PORT, _PORT_SIZE = 2, 2, 2
-_META_PROTOCOL = 16
-_REJECT_WITH_RESET, _REJECT_ICMP, _PORT_UNREACHABLE = 1, 0, 3
-_RANDOM = 1
-#: A share of packets is drawn among so many.
-_PARTS = 1_000_000
+#: What a kernel says of a family of addresses that it does not know.
+_UNKNOWN_FAMILY = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
+#: Lets the thread stand on a host, or with the switches (None).
+Stand = Callable[[str | None], AbstractContextManager[None]]
+#: Which share of packets has which fate, by the fate and their key.
+_Fates = dict[tuple[Manner, bytes], float]
+
+
+class Filters:
+    """All filters of a network.
+
+    Args:
+        stand: where filters are made.
+        is_up: whether a host is there; a container may not run.
+    """
+
+    def __init__(self, stand: Stand, is_up: Callable[[str], bool]) -> None:
+        self._stand, self._is_up = stand, is_up
+        self._rules: tuple[wire.Rule, ...] = ()
+        self._switches: Table | None = None
+        self._hosts: dict[str, HostFilter] = {}
+
+    def set(self, rules: Sequence[wire.Rule], cables: Mapping[Cable, wire.NicSpec]) -> None:
+        """Let these rules hold and no others.
+
+        Args:
+            rules: what shall become of packets.
+            cables: every NIC, for the addresses that packets go to.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        self._rules = tuple(rules)
+        self._apply(cables)
+
+    def joined(self, cables: Mapping[Cable, wire.NicSpec]) -> None:
+        """A host is there again, maybe with other addresses: let the same hold of it.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        if self._rules:
+            self._apply(cables)
+
+    def _apply(self, cables: Mapping[Cable, wire.NicSpec]) -> None:
+        addresses: dict[str, list[tuple[str, str]]] = {}
+        switch_of: dict[str, str] = {}
+        for (host, switch), nic in cables.items():
+            addresses.setdefault(host, []).append((switch, nic.address))
+            switch_of[nic.address] = switch
+        passing, refused = _fates(self._rules, addresses, switch_of)
+        if passing or self._switches is not None:
+            if self._switches is None:
+                with self._stand(None):
+                    self._switches = Table(BRIDGE)
+            self._switches.set(_groups(passing))
+        for host in addresses:
+            if (host in refused or host in self._hosts) and self._is_up(host):
+                if host not in self._hosts:
+                    with self._stand(host):
+                        self._hosts[host] = HostFilter()
+                self._hosts[host].set(_groups(refused.get(host, {})))
+
+    def forget(self, host: str) -> None:
+        """A host has gone, and its filter with it."""
+        if (old := self._hosts.pop(host, None)) is not None:
+            old.close()
+
+    def restore(self) -> None:
+        """Lift all of them, in whatever thread; raises nothing."""
+        for table in (self._switches, *self._hosts.values()):
+            if table is not None:
+                with contextlib.suppress(OSError):
+                    table.set(())
 
 
 class HostFilter:
-    """The filter of one host; to be made while the thread stands there. It makes nothing before it is needed."""
+    """What one host refuses; to be made while the thread stands there."""
 
     def __init__(self) -> None:
-        self._netlink = NFTables(nfgen_family=socket.AF_INET)
-        self._rules: tuple[wire.Rule, ...] = ()
+        self._tables: list[Table | RefusingTable] = [Table(IPV4), RefusingTable()]
 
-    def set(self, rules: Sequence[wire.Rule]) -> None:
-        """Let these rules hold and no others. Nothing is sent where that is so already."""
-        wanted = tuple(rules)
-        if wanted == self._rules:
-            return
-        self._netlink.begin()
-        if self._rules:
-            self._netlink.table("del", name=_TABLE)
-        if wanted:
-            self._netlink.table("add", name=_TABLE)
-            self._netlink.chain("add", table=_TABLE, name=_CHAIN, hook="input", type="filter", policy=_ACCEPT)
-            for rule in wanted:
-                for expressions in _expressions(rule):
-                    self._netlink.rule("add", table=_TABLE, chain=_CHAIN, expressions=expressions)
-        self._netlink.commit()
-        self._rules = wanted
+    def set(self, groups: Sequence[Group]) -> None:
+        """Let packets be refused so. Whatever the kernel has for it is found at the first time.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        while True:
+            try:
+                self._tables[0].set(groups)
+            except OSError as problem:
+                if problem.errno not in _UNKNOWN_FAMILY or len(self._tables) == 1:
+                    raise
+                self._tables.pop(0).close()
+            else:
+                return
 
     def close(self) -> None:
-        """Let go of the socket; the rules stay."""
-        self._netlink.close()
+        """Let go of the sockets."""
+        for table in self._tables:
+            table.close()
 
 
-def remove_filter() -> None:
-    """Remove whatever filter of ours there is where the calling thread stands.
+def _fates(
+    rules: Iterable[wire.Rule], addresses: Mapping[str, list[tuple[str, str]]], switch_of: Mapping[str, str]
+) -> tuple[_Fates, dict[str, _Fates]]:
+    """What becomes of packets: of those that vanish, and by host of those that are refused.
 
-    Raises:
-        NetlinkError: there is none.
+    Of several that lose the same packets by chance, each has its own chance.
     """
-    with NFTables(nfgen_family=socket.AF_INET) as netlink:
-        netlink.begin()
-        netlink.table("del", name=_TABLE)
-        netlink.commit()
-
-
-def by_host(rules: Iterable[wire.Rule], hosts: Iterable[str]) -> Mapping[str, tuple[wire.Rule, ...]]:
-    """The rules of each host, none for those that have none."""
-    found: dict[str, list[wire.Rule]] = {host: [] for host in hosts}
+    passing: _Fates = {}
+    refused: dict[str, _Fates] = {}
     for rule in rules:
-        found[rule.host].append(rule)
-    return {host: tuple(theirs) for host, theirs in found.items()}
+        switch = switch_of.get(rule.source)
+        for other, address in addresses.get(rule.host, ()):
+            if switch is not None and other != switch:
+                continue
+            fate = (rule.manner, key(rule.source, address, rule.port))
+            if rule.manner is Manner.REJECT:
+                refused.setdefault(rule.host, {})[fate] = 1.0
+            elif rule.manner is Manner.LOSE:
+                passing[fate] = 1 - (1 - passing.get(fate, 0.0)) * (1 - rule.share)
+            else:
+                passing[fate] = 1.0
+    return passing, refused
 
 
-def _expressions(rule: wire.Rule) -> list[tuple[object, ...]]:
-    """What the kernel compares and does, for each of the rules that one of ours takes."""
-    source = ipv4addr(src=rule.source)
-    match rule.manner:
-        case Manner.DROP:
-            return [(source, *_to_port(rule.port), verdict(_DROP))]
-        case Manner.LOSE:
-            return [(source, *_to_port(rule.port), _chance(rule.share), verdict(_DROP))]
-        case Manner.REJECT:
-            # what speaks TCP is told by a reset, all else by ICMP, as a host does on whose port nobody listens
-            reset = (source, *_to_port(rule.port or None, tcp=True), _reject(_REJECT_WITH_RESET))
-            return [reset] if rule.port else [reset, (source, _reject(_REJECT_ICMP))]
+def _groups(fates: _Fates) -> tuple[Group, ...]:
+    """Those that share a fate; keys with a port are longer, and in a set of their own."""
+    keys: dict[tuple[Manner, bool, float], list[bytes]] = {}
+    for (manner, place), share in fates.items():
+        keys.setdefault((manner, len(place) > ADDRESSES_ONLY, share), []).append(place)
+    return tuple(Group(manner, tuple(some), port, share) for (manner, port, share), some in keys.items())
 
 
-def _to_port(port: int | None, *, tcp: bool = False) -> list[list[object]]:
-    """Only TCP, and only to this port; all that comes where neither is asked for."""
-    if port is None and not tcp:
-        return []
-    protocol = [genex("meta", {"key": _META_PROTOCOL, "dreg": _REGISTER}), _compare(bytes([socket.IPPROTO_TCP]))]
-    if port is None:
-        return [protocol]
-    payload = {"dreg": _REGISTER, "base": _TRANSPORT_HEADER, "offset": _DESTINATION_PORT, "len": _PORT_SIZE}
-    return [protocol, [genex("payload", payload), _compare(struct.pack(">H", port))]]
+def refusals() -> dict[str, str]:
+    """What this kernel refuses of all that is used here, tried in the empty namespace that the thread stands in.
 
-
-def _compare(value: bytes, how: int = _EQUAL) -> object:
-    return genex("cmp", {"sreg": _REGISTER, "op": how, "data": {"attrs": [("NFTA_DATA_VALUE", value)]}})
-
-
-def _chance(share: float) -> list[object]:
-    number = {"dreg": _REGISTER, "modulus": _PARTS, "type": _RANDOM, "offset": 0}
-    # numbers are compared from their first byte on, and the kernel draws them in the machine's own order
-    order = genex("byteorder", {"sreg": _REGISTER, "dreg": _REGISTER, "op": 1, "len": 4, "size": 4})
-    return [_expression("numgen", "NG", number), order, _compare(struct.pack(">I", round(share * _PARTS)), _LESS)]
-
-
-def _expression(name: str, prefix: str, attributes: Mapping[str, object]) -> object:
-    """As `genex`, for an expression whose attributes are not called as it is itself."""
-    named = [(f"NFTA_{prefix}_{key.upper()}", value) for key, value in attributes.items()]
-    return {"attrs": [("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", {"attrs": named})]}
-
-
-def _reject(how: int) -> list[object]:
-    return [genex("reject", {"type": how, "icmp_code": _PORT_UNREACHABLE})]
+    `bridge`: filters in the switches; `numgen`: by chance; `reject`: packets that are refused.
+    """
+    one = (key("10.0.0.1", "10.0.0.2", None),)
+    trials: dict[str, tuple[Callable[[], Table | HostFilter], Group]] = {
+        "bridge": (lambda: Table(BRIDGE), Group(Manner.DROP, one)),
+        "numgen": (lambda: Table(BRIDGE), Group(Manner.LOSE, one, share=0.1)),
+        "reject": (HostFilter, Group(Manner.REJECT, one)),
+    }
+    found: dict[str, str] = {}
+    for name, (make, group) in trials.items():
+        try:
+            with contextlib.closing(make()) as trial:
+                trial.set([group])
+                trial.set([])
+        except OSError as problem:
+            found[name] = str(problem.strerror)
+    return found

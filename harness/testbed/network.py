@@ -15,8 +15,9 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -24,16 +25,19 @@ from pyroute2.netlink.exceptions import NetlinkError
 from harness.errors import TestbedError
 from harness.testbed import kernel, wire
 from harness.testbed.bridge import EngineBridge
-from harness.testbed.filters import HostFilter, by_host, remove_filter
+from harness.testbed.filters import Filters, refusals
+from harness.testbed.islands import SwitchFilter
 from harness.testbed.measuring import Measurer
+from harness.testbed.nics import HostNic, nic_state
+from harness.testbed.netlink import Message, set_link
 from harness.testbed.queues import Queues
-from harness.testbed.reach import HOST_DOWN, End, Prober, probe_socket
+from harness.testbed.reach import HOST_DOWN, End, Prober, broadcast_address, broadcast_socket, probe_socket
 from harness.testbed.shaping import lacking
 from harness.testbed.spaces import Cable, Home, Space, Surroundings
 from harness.testbed.trains import train_socket
 
-#: The cables' maximal number.
-_MAX_CABLES = 1000
+#: The cables' maximal number, and from how many on nobody asks for everybody's address.
+_MAX_CABLES, _MANY_CABLES = 1000, 40
 #: Interface indexes: the loopback's is the kernel's choice in every network namespace; the others are ours.
 _LOOPBACK_INDEX, _FIRST_INDEX = 1, 2
 
@@ -83,9 +87,13 @@ class Network:
         #: Ports that were made here, and not by the engine for a container.
         self._made: list[int] = []
         self._prober = Prober()
-        #: What shall not be heard, by host, and the filters of those hosts that have had any.
-        self._rules: Mapping[str, tuple[wire.Rule, ...]] = {}
-        self._filters: dict[str, HostFilter] = {}
+        self._filters = Filters(self._standing, lambda host: self._hosts[host] is not self._nowhere)
+        #: NICs that their hosts have set down, also those that are not there now; and what it takes to set them up.
+        self._nics_down: set[Cable] = set()
+        self._nics: dict[Cable, HostNic] = {}
+        #: Switches that have fallen apart, and the filter that makes it so, once there has been one.
+        self._splits: tuple[wire.Split, ...] = ()
+        self._islands: SwitchFilter | None = None
         self._queues = Queues(self._way_out)
         self._measurer = Measurer(self._train_socket)
         # The thread that ends the agent restores what the main thread may be cutting right now.
@@ -142,18 +150,30 @@ class Network:
 
     def _dead_paths(self, host: str | None) -> list[wire.Path]:
         """The paths that do not answer, although every link of theirs is set up, and no host is down."""
-        paths = self.reach(tuple(self._built(self._switches).indexes), _FIRST_LOOK_MS)
+        # the kernel has room for a thousand neighbours, of all namespaces together
+        many = len(self._cables) > _MANY_CABLES
+        look = _FIRST_LOOK_MS + len(self._cables)
+        paths = self.reach(wire.Reach(tuple(self._built(self._switches).indexes), look, broadcast=many))
         dead = [
             p for p in paths if p.micros is None and p.error != HOST_DOWN and host in (None, p.source, p.destination)
         ]
         if not dead:
             return []
         # also what others have cut: whoever looks at an ensemble that is broken need not wait for it
-        down = {(link.host, link.switch) for link in self.links() if not link.up}
-        return [p for p in dead if not {(end, p.switch) for end in (None, p.source, p.destination)} & down]
+        down: set[tuple[str | None, str]] = {(link.host, link.switch) for link in self.links() if not link.up}
+        down |= self._nics_down
+        return [
+            p
+            for p in dead
+            if not {(end, p.switch) for end in (None, p.source, p.destination)} & down
+            and not any(split.parts(p.switch, p.source, p.destination) for split in self._splits)
+        ]
 
-    @staticmethod
-    def _make_switches(space: Space, names: tuple[str, ...]) -> None:
+    def _make_switches(self, space: Space, names: tuple[str, ...]) -> None:
+        # A port has no address. Without IPv6 it goes up and down twice as fast, and says nothing of its own.
+        with self._standing(None), contextlib.suppress(OSError):  # there may be no IPv6 at all
+            for which in ("all", "default"):
+                Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1", encoding="ascii")
         for number, name in enumerate(names):
             index = _FIRST_INDEX + number
             space.netlink.link(
@@ -205,12 +225,17 @@ class Network:
             self._cables[host, switch] = wire.NicSpec(switch, plug.address, nic.prefix_length)
             if (host, switch) in self._cut:
                 self._built(self._switches).set_link(plug.port, up=False)
+        with self._breaking:
+            if not self._ending:
+                self._split()
+                for switch in plugs:
+                    if (host, switch) in self._nics_down:
+                        self._set_nic((host, switch), up=False)
         self._await_paths(host)
         with self._breaking:
             if not self._ending:
-                self._filter(host)
-                for nic in self._nics_of(host):
-                    self._shape((host, nic.switch))
+                self._filters.joined(self._cables)
+                self._shape(host)
 
     def _plug(self, nic: wire.NicSpec, host: str, space: Space) -> _Plug:
         """Where a container is plugged into a switch; with several NICs there, by the one with the address it had."""
@@ -241,10 +266,10 @@ class Network:
             cable = (host, nic.switch)
             if (port := self._ports.pop(cable, None)) is not None:
                 port.probe.close()
+            self._nics.pop(cable, None)
             self._measurer.forget(cable)
             self._queues.forget(cable)
-        if (old := self._filters.pop(host, None)) is not None:
-            old.close()
+        self._filters.forget(host)
         space.close()
 
     def _nics_of(self, host: str) -> list[wire.NicSpec]:
@@ -258,6 +283,16 @@ class Network:
         space = self._hosts.get(host)
         if space is None:
             raise self._no_host(host)
+        kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            self._home.come_back()
+
+    @contextlib.contextmanager
+    def _standing(self, host: str | None) -> Iterator[None]:
+        """Let the calling thread stand on a host, or with the switches (None)."""
+        space = self._hosts[host] if host is not None else self._built(self._switches)
         kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
         try:
             yield
@@ -283,65 +318,101 @@ class Network:
                 self._set_links(changes)
 
     def _set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
+        space = self._built(self._switches)
+        messages: list[Message] = []
+        owners: list[Cable | None] = []
         for change in changes:
-            space = self._built(self._switches)
             cables = [c for c in self._cables if c[1] == change.switch and change.host in (None, c[0])]
             if not cables or change.switch not in space.indexes:
                 raise TestbedError("there is no such link", where=f"{change.host or '*'}:{change.switch}")
             if change.host is None:
                 index = space.indexes[change.switch]
                 (self._cut_switches.discard if change.up else self._cut_switches.add)(index)
-                self._set_switch(space, index, up=change.up)
+                if index in self._bridges:
+                    self._set_engine_switch(space, index, up=change.up)
+                else:
+                    messages.append(set_link(index, up=change.up))
+                    owners.append(None)
             for cable in cables:
                 if cable[0] not in change.but:
-                    self._set_cable(space, cable, up=change.up)
+                    (self._cut.discard if change.up else self._cut.add)(cable)
+                    # a container that does not run will find the cable as it is now
+                    if (port := self._ports.get(cable)) is not None:
+                        messages.append(set_link(port.index, up=change.up))
+                        owners.append(cable)
+        for refused in space.route.send(messages):
+            owner = owners[refused.index]
+            if owner is None or refused.errno != errno.ENODEV or self._nowhere is None:
+                raise refused
+            self.leave(owner[0])  # the container has just ended, and its NICs with it
 
-    def _set_switch(self, space: Space, index: int, *, up: bool) -> None:
-        bridge = self._bridges.get(index)
-        if bridge is None:
-            space.set_link(index, up=up)
-            return
-        kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
-        try:
-            bridge.set(space.netlink, up=up)
-        finally:
-            self._home.come_back()
+    def _set_engine_switch(self, space: Space, index: int, *, up: bool) -> None:
+        with self._standing(None):
+            self._bridges[index].set(space.netlink, up=up)
 
-    def _set_cable(self, space: Space, cable: Cable, *, up: bool) -> None:
-        if up:
-            self._cut.discard(cable)
-        else:
-            self._cut.add(cable)
+    def set_nics(self, changes: tuple[wire.NicChange, ...]) -> None:
+        """Set NICs up or down as their hosts do it. Idempotent."""
+        for change in changes:
+            if (change.host, change.switch) not in self._cables:
+                raise TestbedError("there is no such NIC", where=f"{change.host}:{change.switch}")
+        with self._breaking:
+            if not self._ending:
+                for change in changes:
+                    cable = (change.host, change.switch)
+                    (self._nics_down.discard if change.up else self._nics_down.add)(cable)
+                    self._set_nic(cable, up=change.up)
+
+    def _set_nic(self, cable: Cable, *, up: bool) -> None:
+        """Set a NIC up or down, unless it is a container's that does not run."""
         port = self._ports.get(cable)
         if port is None:
-            return  # its container does not run; it will find the cable as it is now
+            return
         try:
-            space.set_link(port.index, up=up)
+            self._nics.setdefault(cable, HostNic(port.nic)).set(self._hosts[cable[0]].netlink, up=up)
         except NetlinkError as problem:
             if problem.code != errno.ENODEV or self._nowhere is None:
                 raise
             self.leave(cable[0])  # the container has just ended, and its NICs with it
 
+    def set_splits(self, splits: tuple[wire.Split, ...]) -> None:
+        """Let switches be in these islands and no others, all at one moment."""
+        for split in splits:
+            for host in (name for island in split.islands for name in island):
+                if (host, split.switch) not in self._cables:
+                    raise TestbedError("there is no such NIC", where=f"{host}:{split.switch}")
+        with self._breaking:
+            if not self._ending:
+                self._splits = splits
+                self._split()
+
+    def _split(self) -> None:
+        """Let the ports that there are now be in their islands."""
+        if self._islands is None:
+            if not self._splits:
+                return
+            kernel.setns(self._built(self._switches).descriptor, kernel.CLONE_NEWNET)
+            try:
+                self._islands = SwitchFilter()
+            finally:
+                self._home.come_back()
+        self._islands.set(
+            [
+                tuple(
+                    tuple(port.index for host in island if (port := self._ports.get((host, split.switch))) is not None)
+                    for island in split.islands
+                )
+                for split in self._splits
+            ]
+        )
+
     def set_rules(self, rules: tuple[wire.Rule, ...]) -> None:
-        """Let these filters hold and no others: a transaction for each host whose rules change."""
+        """Let these filters hold and no others, in one batch."""
         for rule in rules:
             if rule.host not in self._hosts:
                 raise self._no_host(rule.host)
         with self._breaking:
             if not self._ending:
-                self._rules = by_host(rules, self._hosts)
-                for host in self._hosts:
-                    self._filter(host)
-
-    def _filter(self, host: str) -> None:
-        """Let a host's rules hold there, unless it is a container that does not run."""
-        rules = self._rules.get(host, ())
-        if self._hosts[host] is self._nowhere or not (rules or host in self._filters):
-            return
-        if host not in self._filters:
-            with self.inside(host):
-                self._filters[host] = HostFilter()
-        self._filters[host].set(rules)
+                self._filters.set(rules, self._cables)
 
     def set_shapes(self, shapes: tuple[wire.Shape, ...]) -> None:
         """Let packets be treated so and in no other way; only queues that change are touched."""
@@ -351,17 +422,14 @@ class Network:
         with self._breaking:
             if not self._ending:
                 self._queues.want(shapes)
-                for cable in self._cables:
-                    self._shape(cable)
+                self._shape()
 
-    def _shape(self, cable: Cable) -> None:
-        """Let a NIC have its shapes, unless it is a container's that does not run."""
-        try:
-            self._queues.apply(cable)
-        except NetlinkError as problem:
-            if problem.code != errno.ENODEV or self._nowhere is None:
-                raise
-            self.leave(cable[0])  # the container has just ended, and its NICs with it
+    def _shape(self, only: str | None = None) -> None:
+        """Let NICs have their shapes, but for those of containers that do not run."""
+        for host in self._queues.apply(only):
+            if self._nowhere is None:
+                raise TestbedError("a NIC has vanished", where=host)
+            self.leave(host)  # the container has just ended, and its NICs with it
 
     def _way_out(self, cable: Cable, side: wire.Side) -> tuple[Space, int] | None:
         """The interface that packets leave by, on their way out of the host or into it."""
@@ -373,20 +441,15 @@ class Network:
         return self._built(self._switches), port.index
 
     def lacking(self) -> dict[str, str]:
-        """What the kernel refuses of what shapes are made of: `netem`, `tbf`, `htb`, and `numgen` of nftables."""
+        """What the kernel refuses of what shapes and rules are made of, by the names of `lacking` and `refusals`."""
         space = self._home.make()
         try:
-            refusals = lacking(space.netlink)
+            found = lacking(space.route)
             kernel.setns(space.descriptor, kernel.CLONE_NEWNET)
-            try:
-                with contextlib.closing(HostFilter()) as trial:
-                    trial.set([wire.Rule("", "10.0.0.1", wire.Manner.LOSE, share=0.1)])
-            except (NetlinkError, OSError) as problem:
-                refusals["numgen"] = str(problem)
+            return found | refusals()
         finally:
             self._home.come_back()
             space.close()
-        return refusals
 
     def restore(self) -> None:
         """Give every link of a Docker engine back as it was, for good: its containers outlive the agent. Idempotent.
@@ -411,10 +474,11 @@ class Network:
                 for index in self._made:
                     with contextlib.suppress(NetlinkError):
                         netlink.link("del", index=index)
-            for host in list(self._filters):
+            for (host, _switch), nic in list(self._nics.items()):
                 kernel.setns(self._hosts[host].descriptor, kernel.CLONE_NEWNET)
-                with contextlib.suppress(NetlinkError):
-                    remove_filter()
+                with IPRoute() as netlink, contextlib.suppress(NetlinkError):
+                    nic.set(netlink, up=True)
+            self._filters.restore()
             self._queues.restore()
 
     # --- looking at it --------------------------------------------------------------------------------------
@@ -431,15 +495,42 @@ class Network:
         ]
         return (*switches, *cables)
 
-    def reach(self, switches: tuple[str, ...], timeout_ms: int, count: int = 1) -> tuple[wire.Path, ...]:
+    def nics(self, switches: tuple[str, ...]) -> tuple[wire.NicState, ...]:
+        """Every NIC as its host's kernel has it now; one whose container does not run, as it will find it."""
+        found: list[wire.NicState] = []
+        for host, switch in [cable for cable in self._cables if cable[1] in switches]:
+            port = self._ports.get((host, switch))
+            try:
+                if port is not None:
+                    found.append(nic_state(self._hosts[host].netlink, host, switch, port.nic))
+                    continue
+            except NetlinkError as problem:
+                if problem.code != errno.ENODEV or self._nowhere is None:
+                    raise  # else the container has just ended
+            found.append(wire.NicState(switch, host, 0, (host, switch) not in self._nics_down))
+        return tuple(found)
+
+    def reach(self, request: wire.Reach) -> tuple[wire.Path, ...]:
         """Datagrams from every NIC to every other NIC of the same switch, on the wire; all at once."""
-        ends = [
-            End(host, switch, nic.address, port.probe if port else None)
-            for (host, switch), nic in self._cables.items()
-            if switch in switches
-            for port in [self._ports.get((host, switch))]
-        ]
-        return self._prober.measure(ends, timeout_ms, count)
+        with contextlib.ExitStack() as ears:
+            ends = [
+                End(host, switch, nic.address, port.probe if port else None)
+                if not request.broadcast
+                else End(host, switch, *self._ear((host, switch), ears))
+                for (host, switch), nic in self._cables.items()
+                if switch in request.switches
+                for port in [self._ports.get((host, switch))]
+            ]
+            return self._prober.measure(ends, request.timeout_ms, request.count, broadcast=request.broadcast)
+
+    def _ear(self, cable: Cable, ears: contextlib.ExitStack) -> tuple[str, socket.socket | None]:
+        """The address that all of a NIC's network hear, and a socket there; None where its container does not run."""
+        nic, port = self._cables[cable], self._ports.get(cable)
+        address = broadcast_address(nic.address, nic.prefix_length)
+        if port is None:
+            return address, None
+        with self.inside(cable[0]):
+            return address, ears.enter_context(broadcast_socket(port.interface, address))
 
     def send_trains(self, request: wire.StartTrains) -> None:
         """Begin to measure; an earlier measurement is waited for."""

@@ -74,7 +74,7 @@ class GetStates(msgspec.Struct, frozen=True, tag=True):
     pids: tuple[int, ...]
 
 
-class LinkChange(msgspec.Struct, frozen=True):
+class LinkChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """Cut or restore one switch (all its ports lose their carrier) or one port of one switch."""
 
     switch: str
@@ -91,6 +91,37 @@ class SetLinks(msgspec.Struct, frozen=True, tag=True):
     changes: tuple[LinkChange, ...]
 
 
+class NicChange(msgspec.Struct, frozen=True):
+    """Set one NIC of one host up or down, as its host does it."""
+
+    host: str
+    switch: str
+    up: bool
+
+
+class SetNics(msgspec.Struct, frozen=True, tag=True):
+    """Apply changes as one batch; a NIC that was up before has its addresses and routes back afterwards."""
+
+    changes: tuple[NicChange, ...]
+
+
+class Split(msgspec.Struct, frozen=True):
+    """A switch in islands of hosts. Whatever else is plugged into it is in the last one."""
+
+    switch: str
+    islands: tuple[tuple[str, ...], ...]
+
+    def parts(self, switch: str, one: str, other: str) -> bool:
+        """Whether it is between two hosts on a switch."""
+        return switch == self.switch and not any(one in island and other in island for island in self.islands)
+
+
+class SetSplits(msgspec.Struct, frozen=True, tag=True):
+    """Let these splits hold, of all switches, and no others."""
+
+    splits: tuple[Split, ...]
+
+
 class Manner(StrEnum):
     """What becomes of a packet."""
 
@@ -102,7 +133,7 @@ class Manner(StrEnum):
     LOSE = "lose"
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     """What becomes of packets that arrive at a host."""
 
     host: str
@@ -139,7 +170,7 @@ class Chain(msgspec.Struct, frozen=True):
     lost_in_good: float = 0.0
 
 
-class Effects(msgspec.Struct, frozen=True):
+class Effects(msgspec.Struct, frozen=True, omit_defaults=True):
     """What becomes of packets that pass a NIC. Shares are from 0 to 1."""
 
     delay_ms: float = 0.0
@@ -165,7 +196,7 @@ class Side(StrEnum):
     IN = "in"
 
 
-class Shape(msgspec.Struct, frozen=True):
+class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
     """What becomes of packets that go one way through one NIC."""
 
     host: str
@@ -217,6 +248,12 @@ class GetLinks(msgspec.Struct, frozen=True, tag=True):
     """Ask for the state of every switch and port as the kernel has it."""
 
 
+class GetNics(msgspec.Struct, frozen=True, tag=True):
+    """Ask for the state of every NIC on these switches, as its host's kernel has it."""
+
+    switches: tuple[str, ...]
+
+
 class Reach(msgspec.Struct, frozen=True, tag=True):
     """Send datagrams from every NIC to every other NIC of these switches and see from which to which one arrives."""
 
@@ -224,6 +261,8 @@ class Reach(msgspec.Struct, frozen=True, tag=True):
     timeout_ms: int
     #: How many on each path; more than one where some are lost on purpose.
     count: int = 1
+    #: One to all at once, as a broadcast, which needs no ARP; else one to each.
+    broadcast: bool = False
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
@@ -235,6 +274,15 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     #: File that its output is appended to.
     output: str
     channel: bool
+    #: Files of control groups that its pid is written to before anything else is done with it.
+    entrances: tuple[str, ...] = ()
+
+
+class Enclose(msgspec.Struct, frozen=True, tag=True):
+    """Move a process that Spawn started into control groups."""
+
+    pid: int
+    entrances: tuple[str, ...]
 
 
 class Signal(msgspec.Struct, frozen=True, tag=True):
@@ -259,8 +307,8 @@ class OpenSocket(msgspec.Struct, frozen=True, tag=True):
     port: int
 
 
-Change = Build | Join | Leave | SetLinks | SetRules | SetShapes | StartTrains | Signal
-Look = GetStates | GetLinks | GetLacking | GetTrains | Reach | GetProcesses
+Change = Build | Join | Leave | SetLinks | SetNics | SetSplits | SetRules | SetShapes | StartTrains | Signal | Enclose
+Look = GetStates | GetLinks | GetNics | GetLacking | GetTrains | Reach | GetProcesses
 Request = Change | Look | Spawn | OpenSocket
 
 
@@ -292,6 +340,25 @@ class Links(msgspec.Struct, frozen=True, tag=True):
     """Reply to GetLinks."""
 
     links: tuple[LinkState, ...]
+
+
+class NicState(msgspec.Struct, frozen=True):
+    """A host's end of a cable; one of a container that does not run is as it will find it."""
+
+    switch: str
+    host: str
+    #: Its interface index there, which a container's next NIC does not have again; 0 while there is none.
+    index: int
+    up: bool
+    #: Whether there is somebody at the other end, and how often there was suddenly not.
+    carrier: bool = False
+    losses: int = 0
+
+
+class Nics(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetNics."""
+
+    nics: tuple[NicState, ...]
 
 
 class Path(msgspec.Struct, frozen=True):
@@ -382,7 +449,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     errno: int = 0
 
 
-Reply = Ready | Done | Links | Lacking | Paths | Trains | Spawned | Processes | States | SocketOpened | Failed
+Reply = Ready | Done | Links | Nics | Lacking | Paths | Trains | Spawned | Processes | States | SocketOpened | Failed
 
 _encoder = msgspec.json.Encoder()
 REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

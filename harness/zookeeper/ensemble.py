@@ -40,6 +40,8 @@ Record = Callable[[Event], None]
 class _Running:
     process: Process
     paused: bool = False
+    #: Whether its end was recorded.
+    ended: bool = False
 
 
 class Ensemble:
@@ -125,6 +127,7 @@ class Ensemble:
         """Start one server's process; nothing if it runs already."""
         if self.is_running(server_id):
             return
+        self._record_end(server_id)
         process = self._starter.start(self.topology.server(server_id), self.server_folder(server_id))
         self._running[server_id] = _Running(process)
         self._record(ProcessEvent(process.started, server_id, "started", process.pid))
@@ -175,7 +178,14 @@ class Ensemble:
             end = self._wait_for_end(process, _STOP_TIMEOUT)
         if end is None:
             raise EnsembleError("the server's process does not end, not even by SIGKILL", where=f"server {server_id}")
-        self._record(ProcessEvent(end.at, server_id, "ended", process.pid, end.code))
+        self._record_end(server_id)
+
+    def _record_end(self, server_id: int) -> None:
+        """Record how its process ended, whoever ended it; nothing if it lives, or that was told."""
+        running = self._running.get(server_id)
+        if running is not None and not running.ended and (end := self.testbed.exited(running.process)) is not None:
+            running.ended = True
+            self._record(ProcessEvent(end.at, server_id, "ended", running.process.pid, end.code))
 
     def _wait_for_end(self, process: Process, seconds: float) -> Exit | None:
         deadline = time.monotonic() + seconds

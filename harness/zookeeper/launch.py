@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harness.history.folder import ServerFolder
 from harness.testbed.handles import Process, Testbed
@@ -29,6 +29,15 @@ class Preparation(Protocol):
 
     def environment(self, server: Server) -> Mapping[str, str]:
         """For its process."""
+        ...
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    """A preparation that has a say in how a JVM of this machine is started, too."""
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that starts it, made of its own."""
         ...
 
 
@@ -67,10 +76,12 @@ class JvmStarter:
     def start(self, server: Server, folder: ServerFolder) -> Process:
         """Start its JVM."""
         launch = self.launches[server.id]
-        environment = dict(launch.environment)
+        argv, environment = launch.argv(folder), dict(launch.environment)
         for preparation in self.preparations.values():
             environment |= preparation.environment(server)
-        return self.testbed.spawn(server.host, launch.argv(folder), environment, folder.logs / JVM_LOG)
+            if isinstance(preparation, Wrapping):
+                argv = preparation.command(argv)
+        return self.testbed.spawn(server.host, argv, environment, folder.logs / JVM_LOG)
 
 
 @dataclass(frozen=True)

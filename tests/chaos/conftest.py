@@ -7,9 +7,9 @@ import os
 import pytest
 
 from harness.stage.make import TESTBEDS
-from tests.integration.conftest import engine, engine_images, java, namespaces_allowed, subnets
+from tests.integration.conftest import engine, engine_images, java, namespaces_allowed, subnets, usermode
 
-__all__ = ["engine", "engine_images", "everywhere", "java", "namespaces_allowed", "place", "subnets"]
+__all__ = ["engine", "engine_images", "everywhere", "java", "namespaces_allowed", "place", "subnets", "usermode"]
 
 
 @pytest.fixture

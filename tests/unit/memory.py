@@ -17,9 +17,9 @@ from pathlib import Path
 from harness.errors import TestbedError
 from harness.history.folder import RunFolder, ServerFolder
 from harness.history.records import Event
-from harness.testbed.handles import Exit, Link, Process
+from harness.testbed.handles import Exit, Limits, Link, Pressure, Process
 from harness.testbed.reach import HOST_DOWN
-from harness.testbed.wire import Arrivals, LinkState, Rule, Shape, Side, Train
+from harness.testbed.wire import Arrivals, LinkState, NicState, Rule, Shape, Side, Split, Train
 from harness.testbed.wire import Path as Reached
 from harness.topology.model import Server, Topology
 from harness.zookeeper.ensemble import Ensemble
@@ -54,7 +54,11 @@ class MemoryTestbed:
     #: What the kernel refuses of what shapes are made of.
     refused: dict[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    splits: tuple[Split, ...] = ()
+    #: Hosts' ends of cables that are set down.
+    nics_down: set[Link] = field(default_factory=set)
     shapes: tuple[Shape, ...] = ()
+    limits: dict[str, Limits] = field(default_factory=dict)
 
     kind = "memory"
     rootless = True
@@ -62,7 +66,9 @@ class MemoryTestbed:
     def __post_init__(self) -> None:
         self._up = {Link(name): True for name in self.topology.switch_names}
         self._up |= {Link(nic.switch, nic.host): True for nic in self.topology.nics()}
+        self._losses: dict[Link, int] = {}
         self._members: dict[int, _Member] = {}
+        self._wants = 0
         self._peers = contextlib.ExitStack()
 
     # --- links -------------------------------------------------------------------------------------------
@@ -81,8 +87,34 @@ class MemoryTestbed:
                 raise TestbedError("there is no such link", where=link.name)
             for other in self._up:
                 if other == link or (link.host is None and other.switch == link.switch and other not in but):
-                    self._up[other] = self._up[other] if other in self.disobedient else up
+                    was = self._up[other]
+                    self._up[other] = was if other in self.disobedient else up
+                    self._losses[other] = self._losses.get(other, 0) + (was and not self._up[other])
         return started, time.monotonic_ns()
+
+    def set_nics(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
+        """Set hosts' own ends of cables up or down."""
+        (self.nics_down.difference_update if up else self.nics_down.update)(links)
+        return time.monotonic_ns(), time.monotonic_ns()
+
+    def set_splits(self, splits: Sequence[Split]) -> tuple[int, int]:
+        self.splits = tuple(splits)
+        return time.monotonic_ns(), time.monotonic_ns()
+
+    def nic_states(self, switches: Sequence[str]) -> tuple[NicState, ...]:
+        return tuple(
+            NicState(
+                nic.switch,
+                nic.host,
+                1,
+                link not in self.nics_down,
+                self._up[link] and link not in self.nics_down,
+                self._losses.get(link, 0),
+            )
+            for nic in self.topology.nics()
+            if nic.switch in switches
+            for link in [Link(nic.switch, nic.host)]
+        )
 
     def set_rules(self, rules: Sequence[Rule]) -> tuple[int, int]:
         self.rules = tuple(rules)
@@ -127,8 +159,10 @@ class MemoryTestbed:
         """The names of everything that is down."""
         return frozenset(link.name for link, up in self._up.items() if not up)
 
-    def reach(self, switches: Sequence[str], *, timeout_ms: int, count: int = 1) -> tuple[Reached, ...]:
-        del timeout_ms, count
+    def reach(
+        self, switches: Sequence[str], *, timeout_ms: int, count: int = 1, broadcast: bool = False
+    ) -> tuple[Reached, ...]:
+        del timeout_ms, count, broadcast
         nics = [nic for nic in self.topology.nics() if nic.switch in switches]
         return tuple(
             Reached(a.host, b.host, a.switch, *self._answer(a.host, b.host, a.switch))
@@ -141,10 +175,28 @@ class MemoryTestbed:
         servers = {server.host for server in self.topology.servers} if self.containers else set()
         if any(host in servers and not self.living(host) for host in (source, destination)):
             return None, HOST_DOWN
+        if Link(switch, source) in self.nics_down:
+            return None, "ENETUNREACH"
         return (100.0 if self._passes(source, destination, switch) else None), ""
 
     def _passes(self, source: str, destination: str, switch: str) -> bool:
-        return all(self._up[link] for link in (Link(switch), Link(switch, source), Link(switch, destination)))
+        ends = (Link(switch, source), Link(switch, destination))
+        return (
+            all(self._up[link] for link in (Link(switch), *ends))
+            and not self.nics_down.intersection(ends)
+            and not any(split.parts(switch, source, destination) for split in self.splits)
+        )
+
+    def limit_refusals(self) -> Mapping[str, str]:
+        return {}
+
+    def limit(self, host: str, limits: Limits) -> None:
+        self.limits[host] = limits
+
+    def pressure(self, host: str) -> Pressure:
+        """As if a limited server wanted more all the time."""
+        limits, self._wants = self.limits.get(host, Limits()), self._wants + 1
+        return Pressure(limits.cpu, limits.memory, self._wants, self._wants, 2**20, self._wants, 0)
 
     # --- processes ---------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ def test_both_ways_to_docker_offer_the_same_and_say_how_it_differs_from_namespac
 
 def test_of_servers_of_others_it_is_said_what_is_not_offered() -> None:
     attached = {offer.kind: offer for offer in offers("docker", attached=True)}
-    assert {kind for kind, offer in attached.items() if offer.unless} == {"kill", "restart", "pause"}
+    assert {kind for kind, offer in attached.items() if offer.unless} == {"kill", "restart", "pause", "clock"}
     assert {kind for kind, offer in attached.items() if offer.differs} == {"kill", "restart", "pause", "switch-down"}
 
 
@@ -36,10 +36,20 @@ def test_what_the_table_says_is_what_is_refused(kind: str) -> None:
         Aim.SERVERS: "all",
         Aim.PARTITION: "isolate zk1",
         Aim.PACKETS: "loss 10% on zk1",
+        Aim.SWITCH_RHYTHM: "net1:500ms",
+        Aim.LINK_RHYTHM: "zk1:net1:500ms",
+        Aim.SPLIT: "net1:zk1 | zk2,zk3",
+        Aim.STREAM: "latency 100ms on clients",
+        Aim.CLOCK: "all:ahead 5s",
+        Aim.DISK: "all:full",
+        Aim.DAMAGE: "all:wipe",
+        Aim.LIMIT: "all:cpu 5%",
     }[KINDS[kind].aim]
     told = {offer.kind: offer.unless for offer in offers("docker", attached=True)}[kind]
     assert bool(refusal(kind, target, [REMOVED, SHIELDED])) == bool(told)
-    assert refusal(kind, target, [Guest("zk1", "java"), Guest("zk2")]) == ""
+    # a clock is refused of whoever was not started for it
+    assert bool(refusal(kind, target, [Guest("zk1", "java"), Guest("zk2")])) == (kind == "clock")
+    assert refusal(kind, target, []) == ""
 
 
 @pytest.mark.parametrize("target", ["zk1", "zk3,zk1", "leader", "a follower", "minority", "majority", "all", "random"])
