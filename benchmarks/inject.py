@@ -18,7 +18,7 @@ tools do it: one for each port or host. The figures are medians, in milliseconds
 * ours: from `inject()` until it returns, and from `heal()` until it returns;
 * skew: for ours, the whole time that the agent takes, which is more than what is between two NICs; for processes, from
   the end of the first to the end of the last, which is less;
-* one: all of it by a single process (`ip -batch`, `tc -batch`, `nft -f` in the switches), the best that programs can do;
+* one: all of it by a single process (`ip -batch`, `tc -batch`, `nft -f` in the switches), the best that programs do;
 * ratio: processes / ours.
 """
 
@@ -150,9 +150,7 @@ def programs(hosts: int, rounds: int, *, netem: bool) -> dict[str, tuple[list[Ta
             begun, injected = ends[0][0], ends[-1][1]
             healed = [_run(words) for words in fault.heal]
             taken.append(
-                Taken(
-                    (injected - begun) / 1e6, (injected - ends[0][1]) / 1e6, (healed[-1][1] - healed[0][0]) / 1e6
-                )
+                Taken((injected - begun) / 1e6, (injected - ends[0][1]) / 1e6, (healed[-1][1] - healed[0][0]) / 1e6)
             )
         for _ in range(rounds):
             start, end = _run(fault.one, fault.one_text)

@@ -319,6 +319,14 @@ def plans() -> None:
 
 
 @app.command()
+def faults() -> None:
+    """List the kinds of fault: how a plan says them, what they need, and whether this machine has it."""
+    from harness.faults_view import show_faults
+
+    show_faults(_console)
+
+
+@app.command()
 def attach(
     name: Annotated[str, typer.Argument(help="A Compose project, a topology that is up, or a label as key=value.")],
     heal: Annotated[bool, typer.Option(help="Restore every link and start every server first.")] = False,

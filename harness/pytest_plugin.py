@@ -217,6 +217,7 @@ def _skip_or_fail(lacking: EnvironmentLacking) -> None:
         FaketimeMissing: "faketime",
         JavaMissing: "java",
         NamespacesForbidden: "namespaces",
+        ToxiproxyMissing: "toxiproxy",
     }
     name = names.get(type(lacking), "zookeeper")
     if name in os.environ.get("ZKCHAOS_REQUIRE", "").split(","):

@@ -20,7 +20,7 @@ from harness.history.folder import NO_SPACE, LineWriter, RunFolder, storage_erro
 from harness.history.records import Event, Note, Phase
 from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
-from harness.nemesis import limit_fault, split_fault
+from harness.nemesis import limit_fault, partition_fault, split_fault
 from harness.nemesis.nemesis import Nemesis
 from harness.nemesis.packets_fault import refuse_steps
 from harness.nemesis.plan import Step
@@ -106,6 +106,7 @@ class Run:
         self.testbed = self._stage.testbed
         try:
             refuse_steps(schedule, topology, self.testbed.lacking)
+            partition_fault.refuse_steps(schedule, topology, self.testbed.lacking)
             limit_fault.refuse_steps(schedule, self.testbed.limit_refusals)
             split_fault.refuse_steps(schedule, self.testbed.lacking)
             # Only now is anything made that outlives this process: testbed, Java and jars are all there.

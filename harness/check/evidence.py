@@ -315,9 +315,7 @@ def _whole_log(place: ServerFolder, replicas: Replicas) -> TxnLog:
     spoilt = left_damaged(place)
     folders = [a.txnlog for a in aside]
     files = [file for folder in (*folders, place.txnlog) for file in log_files(folder)] if spoilt else []
-    return read_logs(
-        place.txnlog, replicas, aside=folders, but=[file for file in files if sha256_of(file) in spoilt]
-    )
+    return read_logs(place.txnlog, replicas, aside=folders, but=[file for file in files if sha256_of(file) in spoilt])
 
 
 def _snapshots(place: ServerFolder) -> tuple[int, ...]:

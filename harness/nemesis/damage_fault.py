@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.errors import FaultError
+from harness.errors import FaultError, HistoryError
 from harness.history.damaged import put_aside, write_record
 from harness.history.folder import ServerFolder
 from harness.history.records import Measurement
@@ -23,6 +23,7 @@ from harness.nemesis.targets import server_ids, target_parts
 from harness.nemesis.world import ANSWER_MS, Fault, Probe, World
 from harness.zookeeper import admin
 from harness.zookeeper.data_files import (
+    LastRecord,
     data_files,
     last_record,
     last_snapshot,
@@ -64,30 +65,33 @@ class DamageFault(Fault):
             self._world.servers.hold(self.id, server, Hold.DOWN)
         for server in self._servers:
             folder = self._world.ensemble.server_folder(server)
-            last = last_record(folder)
-            self._had[server] = last.zxid if last is not None else 0
-            self._damaged[server] = self._spoil(folder)
+            try:
+                record = last_record(folder)
+            except HistoryError as problem:
+                what = f"a log of it is damaged already: {problem.what}"
+                raise FaultError(what, where=problem.where, cause=problem.cause) from problem
+            self._had[server] = record.zxid if record is not None else 0
+            self._damaged[server] = self._spoil(folder, record)
 
-    def _spoil(self, folder: ServerFolder) -> tuple[Path, ...]:
+    def _spoil(self, folder: ServerFolder, record: LastRecord | None) -> tuple[Path, ...]:
         """Do the damage; returns the files that were left damaged."""
         if self._damage is Damage.WIPE:
             if not logs_and_snapshots(folder):
                 raise FaultError("there is no data to wipe", where=str(folder.root), next_step=_NOTHING_YET)
             self._take_away(folder, str(self._damage))
             return ()
-        file, spoil = self._aim(folder)
+        file, spoil = self._aim(folder, record)
         aside = put_aside(folder, [file], keep=True)
         spoil()
         write_record(folder, aside, self.id, str(self._damage), [file])
         return (file,)
 
-    def _aim(self, folder: ServerFolder) -> tuple[Path, Callable[[], None]]:
+    def _aim(self, folder: ServerFolder, record: LastRecord | None) -> tuple[Path, Callable[[], None]]:
         if self._damage is Damage.CORRUPT_SNAPSHOT:
             snapshot = last_snapshot(folder)
             if snapshot is None:
                 raise FaultError("there is no snapshot to damage", where=str(folder.root), next_step=_NOTHING_YET)
             return snapshot, lambda: turn_over(snapshot, snapshot.stat().st_size // 2)
-        record = last_record(folder)
         if record is None:
             raise FaultError("there is no record to damage", where=str(folder.root), next_step=_NOTHING_YET)
         if self._damage is Damage.TRUNCATE_LOG:
@@ -174,25 +178,16 @@ class DamageFault(Fault):
         return admin.ask(self._world.testbed, [host], "ruok", timeout=ANSWER_MS / 1000)[host].strip()
 
     def _files(self, server: int) -> tuple[Measurement, ...]:
-        """What is there, and whether it is whole, as our own reader finds it."""
+        """What is there, and whether it is whole, as our own reader finds it; not while the server writes to it."""
         host, folder = self._world.topology.server(server).host, self._world.ensemble.server_folder(server)
         if self._damage is Damage.WIPE:
             left = len(logs_and_snapshots(folder))
             return (Measurement(f"data of {host}", f"{left} logs and snapshots", healthy=left > 0),)
-        files = self._damaged.get(server) or ((last_snapshot(folder),) if self._is_of_snapshots else self._log(folder))
-        troubles = [(file, trouble_with(file)) for file in files if file is not None]
+        troubles = [(file, trouble_with(file)) for file in self._damaged.get(server, ())]
         return tuple(
             Measurement(f"{file.name} of {host}", trouble or "is whole", healthy=not trouble)
             for file, trouble in troubles
         )
-
-    @property
-    def _is_of_snapshots(self) -> bool:
-        return self._damage is Damage.CORRUPT_SNAPSHOT
-
-    def _log(self, folder: ServerFolder) -> tuple[Path, ...]:
-        record = last_record(folder)
-        return () if record is None else (record.file,)
 
     def _progress(self, server: int) -> Measurement:
         """Whether it has again what it had, or more."""

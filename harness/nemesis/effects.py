@@ -16,7 +16,7 @@ several of them parted by commas: `delay 50ms, loss 1%`. Words and models are th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 
 import msgspec
@@ -165,11 +165,19 @@ def lost_in_chain(chain: Chain) -> float:
     return bad * chain.lost_in_bad + (1 - bad) * chain.lost_in_good
 
 
-def needs(effects: Effects) -> tuple[str, ...]:
-    """What the kernel must have for them, in the words of `Testbed.lacking`; loss alone can be had in two ways."""
-    bare = msgspec.structs.replace(effects, loss=0.0, rate=0)
-    if bare != Effects():
-        return ("netem",)
-    if effects.loss and effects.rate:
-        return ("netem", "tbf")
-    return ("tbf",) if effects.rate else ()
+def needs(effects: Effects, lacking: Collection[str] = (), *, to_one: bool = False) -> tuple[str, ...]:
+    """What the kernel must have for them, by the names of `Testbed.lacking`.
+
+    Args:
+        effects: what packets suffer.
+        lacking: what the kernel has not: loss alone can be had in two ways.
+        to_one: whether only those to or from one address do.
+    """
+    queued = effects
+    filtered: tuple[str, ...] = ()
+    if effects.loss and "netem" in lacking:
+        queued, filtered = msgspec.structs.replace(effects, loss=0.0), ("bridge", "numgen")
+    if queued == Effects():
+        return filtered
+    queue = "tbf" if queued == Effects(rate=queued.rate) else "netem"
+    return (*filtered, queue, *(("htb",) if to_one else ()))

@@ -3,12 +3,13 @@
 ::
 
     cpu 5%          so much of one core, from 1% to 1000%; 150% is one core and a half
-    memory 200MB    so much memory, from 16MB to 1024GB; 1MB is 2^20 bytes, as the JVM and container engines count
+    memory 32MB     so much memory, from 16MB to 1024GB; 1MB is 2^20 bytes, as the JVM and container engines count
 
-A server that does with less than it is allowed does not feel its limit, and such a fault is told not to bite. One that
-already has more memory than it is allowed is killed by the kernel as soon as it asks for more (with control groups of
-the second version at once), and is dead until the fault heals: what can be done without, as cached files, the kernel
-takes back first.
+A server that does with less than it is allowed does not feel its limit, and such a fault is told not to bite. (With
+little to do, ZooKeeper uses a twentieth of a core and has 40 to 120 MB.) One that already has more memory than it is
+allowed is killed by the kernel as soon as it asks for more, with control groups of the second version at once: cached
+files are taken back first, but a JVM has few. It is dead until the fault heals, unless another fault starts it again;
+the limit holds of that process, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from harness.topology.toml_document import value_text
 
-_FORM = '"cpu 5%", "memory 200MB"'
+_FORM = '"cpu 5%", "memory 32MB"'
 _CPU = re.compile(r"cpu (\d{1,4})(\.\d{1,2})?%", re.ASCII)
 _MEMORY = re.compile(r"memory (\d{1,7})(MB|GB)", re.ASCII)
 #: In hundredths of a percent: the kernel's shortest quota is a millisecond in every 100.

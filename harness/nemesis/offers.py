@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from harness.nemesis.kinds import KINDS, Aim
 from harness.nemesis.targets import is_role, server_ids
 
-#: Kinds that end a server's process.
-_ENDING = ("kill", "restart")
+#: Kinds that end a server's process, and those that stop it by a signal.
+_ENDING = ("kill", "restart", "crash-loop", "restart-storm", "rolling-restart", "slow-start")
+_STOPPING = ("pause", "slow-start")
 #: What a server's first process is called, where it is the server itself, or where nobody can say.
 _SERVER = ("java", "")
 
@@ -22,24 +23,50 @@ _REMOVED = "its container is removed when it ends (`--rm`), with all its data"
 _SHIELDED = "the first process of its container is {process}, which would be stopped in place of the server"
 
 #: Kinds that servers must have been started for, and why somebody else's were not.
-_UNPREPARED = {"clock": "a server's clock can only be set where it was started with libfaketime, by the harness itself"}
+_UNPREPARED = {
+    "clock": "a server's clock can only be set where it was started with libfaketime, by the harness itself",
+    "disk": "a server's disk can only fail where it was mounted through the harness before the server was started",
+    "damage": "somebody else's data, which the harness could not put aside, is not its to damage",
+    "limit": "what limits somebody else has given a container would be lost if the harness were killed",
+    "stream": "what somebody else's clients and servers say to each other passes no proxy of the harness",
+}
+#: What a testbed does not offer, whoever started the servers.
+_NO_DISKS = (
+    "not on an engine: it would have to see the mounts of a server's disk, which would then outlive a killed harness"
+)
+_NOT_OFFERED = {
+    "docker": {
+        "disk": _NO_DISKS,
+        "stream": "not between servers: their proxies would stand in their containers' networks, which come and go"
+    },
+    "docker-helper": {
+        "disk": _NO_DISKS,
+        "stream": "not through a helper container: how a connection ends, which proves it, does not pass the relay"
+    },
+}
 
 #: For the table of what is offered; what can be said before an ensemble is known.
+_NOT_WITH_RM = "not where a container is removed when it ends (`--rm`): its data would go with it"
+_NOT_SHIELDED = (
+    "not where a container's first process is another than the server (`init: true`, a shell): the signal would stop "
+    "that one in place of the server"
+)
 _ATTACHED = {
     **_UNPREPARED,
-    "kill": "not where a container is removed when it ends (`--rm`): its data would go with it",
-    "restart": "not where a container is removed when it ends (`--rm`): its data would go with it",
-    "pause": "not where a container's first process is another than the server (`init: true`, a shell): the signal "
-    "would stop that one in place of the server",
+    **dict.fromkeys(_ENDING, _NOT_WITH_RM),
+    **dict.fromkeys(_STOPPING, _NOT_SHIELDED),
+    "slow-start": f"{_NOT_WITH_RM}; and {_NOT_SHIELDED}",
 }
 _CONTAINER_ENDS = (
     "the server's NICs vanish with its container until it is started again: who connects meanwhile gets no answer, "
     "where on namespaces it is refused at once"
 )
-_DIFFERENCES = {"kill": _CONTAINER_ENDS, "restart": _CONTAINER_ENDS}
+_DIFFERENCES = dict.fromkeys((*_ENDING, "limit"), _CONTAINER_ENDS)
 _ATTACHED_DIFFERENCES = {
     "switch-down": "it cuts off whatever else is on that network, too",
-    "pause": "the engine takes the signal for a wish to end it: its restart policy rests until its next start",
+    **dict.fromkeys(
+        _STOPPING, "the engine takes the signal for a wish to end it: its restart policy rests until its next start"
+    ),
 }
 
 
@@ -73,10 +100,8 @@ def offers(testbed: str, *, attached: bool = False) -> tuple[Offer, ...]:
         attached: whether the servers are somebody else's.
     """
     differences = ([] if testbed == "namespaces" else [_DIFFERENCES]) + ([_ATTACHED_DIFFERENCES] if attached else [])
-    return tuple(
-        Offer(kind, _ATTACHED.get(kind, "") if attached else "", tuple(d[kind] for d in differences if kind in d))
-        for kind in KINDS
-    )
+    unless = _ATTACHED if attached else _NOT_OFFERED.get(testbed, {})
+    return tuple(Offer(kind, unless.get(kind, ""), tuple(d[kind] for d in differences if kind in d)) for kind in KINDS)
 
 
 def refusal(kind: str, target: str, guests: Iterable[Guest]) -> str:
@@ -103,6 +128,6 @@ def refusal(kind: str, target: str, guests: Iterable[Guest]) -> str:
 def _refusal_of(kind: str, guest: Guest) -> str:
     if kind in _ENDING and guest.removed_at_end:
         return _REMOVED
-    if kind == "pause" and guest.first_process not in _SERVER:
+    if kind in _STOPPING and guest.first_process not in _SERVER:
         return _SHIELDED.format(process=guest.first_process)
     return ""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from harness.errors import KernelLacking
 from harness.history.records import Measurement
 from harness.nemesis import packets
 from harness.nemesis.effects import needs
+from harness.nemesis.kernel_parts import kernel_lacking
 from harness.nemesis.kinds import KINDS, Aim
 from harness.nemesis.plan import Step
 from harness.nemesis.trials import (
@@ -252,20 +252,9 @@ def refuse_lacking(shapes: Sequence[Shape], lacking: Mapping[str, str], where: s
         KernelLacking: with the kernel's words and the next step.
     """
     for shape in shapes:
-        wanted = list(needs(shape.effects))
-        by_filter = bool(shape.effects.loss) and "netem" in lacking and "netem" not in wanted
-        if by_filter:
-            wanted.append("numgen")
-        if shape.peer is not None and not (by_filter and not shape.effects.rate):
-            wanted.append("htb")
-        for name in wanted:
-            if name in lacking:
-                raise KernelLacking(
-                    f"this kernel has no {_NAMES[name]}, which the fault is made of",
-                    where=where,
-                    cause=f"it says: {lacking[name]}",
-                    next_step="`zkchaos usermode -- zkchaos run ...` runs it in a kernel that has it",
-                )
+        for part in needs(shape.effects, lacking, to_one=shape.peer is not None):
+            if part in lacking:
+                raise kernel_lacking(part, lacking, where)
 
 
 def refuse_steps(steps: Iterable[Step], topology: Topology, lacking: Callable[[], Mapping[str, str]]) -> None:
@@ -279,14 +268,6 @@ def refuse_steps(steps: Iterable[Step], topology: Topology, lacking: Callable[[]
             # whoever leads, the effects are the same
             target = packets.resolve(step.target, topology, leader=topology.participants[0].id, rng=Random(0))
             refuse_lacking(packets.parse(target, topology).shapes, lacking(), f"{step.fault} {step.target}")
-
-
-_NAMES = {
-    "netem": "sch_netem",
-    "tbf": "sch_tbf",
-    "htb": "sch_htb with u32 filters",
-    "numgen": "random numbers in nftables",
-}
 
 
 def _trains(group: _Group, total: int) -> list[Train]:

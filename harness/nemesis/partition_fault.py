@@ -1,4 +1,4 @@
-"""A partition: filters in the hosts' namespaces, and the proof that they bite where they should and nowhere else."""
+"""A partition: packet filters, and the proof that they bite where they should and nowhere else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import errno
 import select
 import socket
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from random import Random
 
 from harness.history.records import Measurement
 from harness.nemesis import partitions
+from harness.nemesis.kernel_parts import kernel_lacking
+from harness.nemesis.kinds import KINDS, Aim
+from harness.nemesis.plan import Step
 from harness.nemesis.world import ANSWER_MS, Fault, Probe, World, path_measurement
 from harness.testbed.reach import HOST_DOWN
 from harness.testbed.wire import Manner, Path
+from harness.topology.model import Topology
 
 #: What a port says to a connection.
 _ACCEPTED, _REFUSED, _SILENT = "accepted", "refused", "silent"
@@ -27,6 +33,7 @@ class PartitionFault(Fault):
         self._partition = partitions.parse(target, world.topology)
         self._rules = self._partition.rules(world.topology)
         self._world = world
+        _refuse(self._partition, world.testbed.lacking(), self.name)
 
     def inject(self) -> None:
         """Set all filters in one batch."""
@@ -55,7 +62,7 @@ class PartitionFault(Fault):
         if not knocks:
             return Probe(None, f"nobody listens on port {port}, or other faults hold every path to it")
         for knock in knocks:
-            knock.begin(self._world, port)
+            knock.begin(self._world, self._world.topology.port_at(knock.destination, port))
         deadline = time.monotonic() + ANSWER_MS / 1000
         answers = [knock.answer(deadline) for knock in knocks]
         # a port that is refused by the filter is told from one where nobody listens: there, nothing was measured
@@ -73,7 +80,8 @@ class PartitionFault(Fault):
     def _knocks(self) -> list[_Knock]:
         world, port = self._world, self._partition.port
         nics = {(nic.host, nic.switch): str(nic.address) for nic in world.topology.nics()}
-        listening = {host: _listens(world, host, port or 0) for host in {d for _s, d in self._partition.pairs}}
+        there = {host: world.topology.port_at(host, port or 0) for host in {d for _s, d in self._partition.pairs}}
+        listening = {host: _listens(world, host, its_port) for host, its_port in there.items()}
         return [
             _Knock(
                 source,
@@ -88,6 +96,25 @@ class PartitionFault(Fault):
             for switch in self._partition.switches
             if (source, switch) in nics and (destination, switch) in nics
         ]
+
+
+def refuse_steps(steps: Iterable[Step], topology: Topology, lacking: Callable[[], Mapping[str, str]]) -> None:
+    """Refuse a schedule with a partition that this kernel cannot make. To be called before anything is broken.
+
+    Raises:
+        KernelLacking: with the kernel's words and the next step.
+    """
+    for step in steps:
+        if KINDS[step.fault].aim is Aim.PARTITION:
+            # whoever leads, the manner is the same
+            target = partitions.resolve(step.target, topology, leader=topology.participants[0].id, rng=Random(0))
+            _refuse(partitions.parse(target, topology), lacking(), f"{step.fault} {step.target}")
+
+
+def _refuse(partition: partitions.Partition, lacking: Mapping[str, str], where: str) -> None:
+    part = "reject" if partition.manner is Manner.REJECT else "bridge"
+    if part in lacking:
+        raise kernel_lacking(part, lacking, where)
 
 
 @dataclass

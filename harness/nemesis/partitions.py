@@ -64,11 +64,15 @@ class Partition:
         """The packet filters that make it."""
         nics = {(nic.host, nic.switch): nic for nic in topology.nics()}
         return tuple(
-            Rule(receiver, str(nics[sender, switch].address), self.manner, self.port)
+            Rule(receiver, str(nics[sender, switch].address), self.manner, self.port_at(receiver, topology))
             for sender, receiver in self.pairs
             for switch in self.switches
             if (sender, switch) in nics and (receiver, switch) in nics
         )
+
+    def port_at(self, host: str, topology: Topology) -> int | None:
+        """The port as that host has it."""
+        return None if self.port is None else topology.port_at(host, self.port)
 
 
 def parse(target: str, topology: Topology) -> Partition:

@@ -115,7 +115,7 @@ _STREAM_FORM = 'such as "latency 200ms on clients", "timeout 0ms on zk1 > zk2 up
 _CLOCK_FORM = 'such as "ahead 5s", "behind 1h", "jumps 2s every 500ms", "drifts 1.5x"'
 _DISK_FORM = '"full", "read-only", "failing", or such as "slow 50ms"'
 _DAMAGE_FORM = 'such as "truncate log", "corrupt log", "corrupt snapshot", "wipe"'
-_LIMIT_FORM = 'such as "cpu 5%", "memory 200MB"'
+_LIMIT_FORM = 'such as "cpu 5%", "memory 32MB"'
 _SERVICE_FORM = allowed_words(Service)
 
 #: The keys that say what a fault is aimed at.

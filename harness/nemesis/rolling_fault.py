@@ -36,6 +36,7 @@ class RollingRestartFault(Fault):
         self._lives = Lives(world, fault_id, self._servers)
         #: Those whose turn is still to come, or now; None before it began.
         self._left: list[int] | None = None
+        self._healing = False
         #: At the longest: the end of each by SIGTERM, and its patience.
         self.slow_to_heal = 2 * _PATIENCE * len(self._servers)
 
@@ -49,6 +50,7 @@ class RollingRestartFault(Fault):
 
     def heal(self) -> None:
         """It heals by itself: what has been begun is brought to its end, as half of it would be no restart at all."""
+        self._healing = True
 
     def probe(self) -> Probe:
         """Look at each process, and ask it `ruok`."""
@@ -57,12 +59,11 @@ class RollingRestartFault(Fault):
         mine = [sight for sight in sights if not sight.foreign]
         if self._left is None:
             bites = False if all(sight.well for sight in mine) else None
+        elif not self._healing:
+            bites = any(sight.deaths for sight in sights)
         else:
-            there = all(sight.alive and sight.answers for sight in mine)
-            done = not self._left and there and all(sight.deaths for sight in mine)
-            bites = False if done or (not self._left and not mine) else any(sight.deaths for sight in sights)
-        healthy = bites is False
-        measurements = tuple(m for sight in sights for m in sight.measurements(healthy=healthy))
+            bites = bool(self._left) or not all(sight.alive and sight.answers and sight.deaths for sight in mine)
+        measurements = tuple(m for sight in sights for m in sight.measurements(healthy=bites is False))
         return Probe(bites, "; ".join(f"{m.what} {m.found}" for m in measurements), measurements)
 
     def _turns(self) -> Iterator[float]:

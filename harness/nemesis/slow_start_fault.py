@@ -36,7 +36,8 @@ class SlowStartFault(Fault):
         self._background = Background(self.name, world.lock)
         self._lives = Lives(world, fault_id, self._servers)
         self._on = False
-        #: Each process that was seen to start, and when that was first seen.
+        #: Since when each server has been seen to be starting. A process that another fault kills meanwhile is followed
+        #: by one that is as slow.
         self._starts: dict[int, float] = {}
 
     def inject(self) -> None:
@@ -80,14 +81,15 @@ class SlowStartFault(Fault):
 
     def _bites(self, sight: Sight) -> bool | None:
         if not sight.deaths or sight.answers:
+            self._starts.pop(sight.server, None)
             return False
-        since = self._starts.setdefault(sight.pid, time.monotonic())
-        return True if sight.alive and time.monotonic() - since > _USUAL_START else None
+        since = self._starts.setdefault(sight.server, time.monotonic())
+        return True if time.monotonic() - since > _USUAL_START else None
 
     def _ages(self, sights: list[Sight]) -> list[str]:
         """How long each has been starting, as far as it was seen."""
         now = time.monotonic()
-        seen = [(sight.host, self._starts[sight.pid]) for sight in sights if self._on and sight.pid in self._starts]
+        seen = [(s.host, self._starts[s.server]) for s in sights if self._on and s.server in self._starts]
         return [f"{host} has been starting for {now - since:.1f} s" for host, since in seen]
 
     def _turns(self) -> Iterator[float]:

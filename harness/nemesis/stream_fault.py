@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.history.records import Measurement
 from harness.nemesis import streams
@@ -16,12 +17,12 @@ from harness.nemesis.world import Fault, Probe, World
 from harness.testbed.wire import Path
 from harness.topology.proxies import Proxy, Service
 
-#: How often one that takes so little is tried: the middle one of three is not a moment's hiccup.
+#: How often one that takes so little is tried, because a moment's hiccup takes as much.
 _ROUNDS, _SHORT_MS = 3, 250.0
 #: Of a toxic that is on a share of connections, so many are expected to show it; with half of that it is there.
 _EXPECTED, _ENOUGH = 8.0, 0.5
-#: How often it is looked again where a look does not tell, because the machine was busy with something else.
-_MORE_LOOKS = 2
+#: For how long it is looked again where a look does not tell, because the machine is busy with something else, seconds.
+_LOOKS_S = 1.5
 #: How long a server may take by itself, seconds; for the first time that it tells all of its figures, it takes 0.2 s.
 _PLAIN_S = 0.6
 #: Most paths that are tried, so that a look takes a moment; those of each server are among them.
@@ -65,15 +66,14 @@ class StreamFault(Fault):
         quorum has the same toxics, and only a leader answers there.
         """
         proxies = self._measurable()
-        probe = self._look(proxies)
-        for _again in range(_MORE_LOOKS):
-            if probe.bites is not None:
-                break
-            probe = self._look(proxies)
+        deadline = time.monotonic() + _LOOKS_S
+        while (probe := self._look(proxies)).bites is None and time.monotonic() < deadline:
+            pass
         return probe
 
     def _look(self, proxies: Sequence[Proxy]) -> Probe:
         sound = [one for one in self._try(proxies) if one.trial.is_sound(one.beside)]
+        sound = [replace(one, beside=_soonest(theirs)) for theirs in _by_path(sound) for one in theirs]
         if not sound:
             return self._by_its_word()
         return self._judged(sound) if self._stream.toxicity == 1 else self._judged_share(sound)
@@ -110,6 +110,8 @@ class StreamFault(Fault):
         # what goes up is much, and what comes down would be late for it
         groups = [[(p, t) for p, t in pairs if t.ways == ways] for ways in dict.fromkeys(t.ways for _p, t in pairs)]
         rounds = self._rounds([trial for _proxy, trial in pairs])
+        if self._stream.toxicity < 1:  # many, of which few are late: all at once
+            return [one for group in groups for one in self._once(group * rounds, late)]
         return [one for _round in range(rounds) for group in groups for one in self._once(group, late)]
 
     def _once(self, pairs: Sequence[tuple[Proxy, Trial]], late: float) -> list[_Tried]:
@@ -147,13 +149,19 @@ class StreamFault(Fault):
     # --- judging ---------------------------------------------------------------------------------------------
 
     def _judged(self, tried: Sequence[_Tried]) -> Probe:
-        """It is on every connection: of each path most conversations show it, or most show none."""
-        paths: dict[tuple[Proxy, tuple[Way, ...]], list[_Tried]] = {}
-        for one in tried:
-            paths.setdefault((one.proxy, one.trial.ways), []).append(one)
-        verdicts = {_most([one.shows(some=False) for one in theirs]) for theirs in paths.values()}
+        """It is on every connection: each path shows it, or none does."""
+        verdicts = {self._of_path(theirs) for theirs in _by_path(tried)}
         bites = verdicts.pop() if len(verdicts) == 1 else None
         return Probe(bites, self._summary(tried), _measurements(tried, some=False))
+
+    def _of_path(self, tried: Sequence[_Tried]) -> bool | None:
+        """A machine that is busy makes some conversations later, and none sooner: the soonest one tells."""
+        timed = sorted((moment, n) for n, one in enumerate(tried) if (moment := one.trial.moment(one.given)) is not None)
+        if not timed:
+            return tried[0].shows(some=False)
+        varies = self._stream.toxic.jitter_ms > 0
+        _moment, number = timed[len(timed) // 2 if varies else 0]
+        return tried[number].shows(some=False)
 
     def _judged_share(self, tried: Sequence[_Tried]) -> Probe:
         """It is on some connections: about so many show it, or none does."""
@@ -186,11 +194,17 @@ class StreamFault(Fault):
         return Probe(bites, f"no path of it can be measured now; toxiproxy {text} on {len(said)} proxies")
 
 
-def _most(shown: Sequence[bool | None]) -> bool | None:
-    for verdict in (True, False):
-        if 2 * shown.count(verdict) > len(shown):
-            return verdict
-    return None
+def _by_path(tried: Sequence[_Tried]) -> list[list[_Tried]]:
+    """The trials of each path and way."""
+    paths: dict[tuple[Proxy, tuple[Way, ...]], list[_Tried]] = {}
+    for one in tried:
+        paths.setdefault((one.proxy, one.trial.ways), []).append(one)
+    return list(paths.values())
+
+
+def _soonest(tried: Sequence[_Tried]) -> Sample:
+    """What the server by itself takes: the soonest of its answers."""
+    return min((one.beside for one in tried), key=lambda sample: tried[0].trial.moment(sample) or 0.0)
 
 
 def _measurements(tried: Sequence[_Tried], *, some: bool) -> tuple[Measurement, ...]:

@@ -83,14 +83,16 @@ class Trial:
         return False if given.received == beside.received else None
 
     def _is_late(self, given: Sample, beside: Sample, part: float) -> bool | None:
-        late, usual = self._moment(given), self._moment(beside)
+        late, usual = self.moment(given), self.moment(beside)
         if late is None or usual is None:
             return None
         share = (late - usual) / (self.expected_ms * part)
         return True if share >= _THERE else (False if share <= _NOT_THERE else None)
 
-    def _moment(self, sample: Sample) -> float | None:
-        """What a toxic that is slow makes later."""
+    def moment(self, sample: Sample) -> float | None:
+        """What a toxic that is slow makes later, milliseconds; None where it never came, or no time is looked at."""
+        if not self.expected_ms:
+            return None
         if self.toxic.kind is Kind.SLOW_CLOSE:
             return sample.end_ms
         if self.ways == (Way.DOWN,) and sample.first_ms is not None:

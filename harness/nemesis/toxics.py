@@ -100,9 +100,7 @@ def parse_toxic(text: str) -> ToxicSpec:
     word = text.partition(" ")[0]
     kinds = [kind.value for kind in Kind]
     if word not in kinds:
-        raise ValueError(
-            f"there is no toxic {value_text(word)}; {nearest(word, kinds)}allowed: {allowed_words(kinds)}"
-        )
+        raise ValueError(f"there is no toxic {value_text(word)}; {nearest(word, kinds)}allowed: {allowed_words(kinds)}")
     form, read, example = _FORMS[Kind(word)]
     match = form.fullmatch(text)
     if match is None:
@@ -152,6 +150,8 @@ def _latency(match: re.Match[str]) -> ToxicSpec:
 
 def _slicer(match: re.Match[str]) -> ToxicSpec:
     size = _bytes(match[1], _PIECES)
+    if match[2] and size == 1:
+        raise ValueError("pieces of 1B cannot vary")
     variation = _bytes(match[2], (1, size - 1)) if match[2] else 0
     return ToxicSpec(Kind.SLICER, time_ms=_milliseconds(match[3], _BETWEEN), size=size, variation=variation)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 from docker.models.images import Image
 
-from harness.errors import FaketimeMissing, TestbedError
+from harness.errors import FaketimeMissing, TestbedError, UsageError
 from harness.history.folder import RunFolder
 from harness.history.scenario import ServerSoftware
 from harness.images.helper import ensure_helper_image
@@ -23,8 +23,11 @@ from harness.testbed.helper import engine_pid, start_helper, way
 from harness.testbed.reaper import Reaper
 from harness.testbed.refusals import refusals
 from harness.topology.model import Topology
+from harness.topology.proxies import proxies_of
+from harness.toxiproxy.program import ensure_program
 from harness.zookeeper.clock import CLOCKS, Clocks, find_faketime
 from harness.zookeeper.container_server import ContainerStarter
+from harness.zookeeper.disk import DISKS
 from harness.zookeeper.fetch import fetch_evidence
 from harness.zookeeper.foreign import ForeignStarter, ForeignTestbed
 from harness.zookeeper.found import find_ensemble
@@ -46,6 +49,7 @@ def make(
     say = tell or (lambda _line: None)
     with contextlib.ExitStack() as undo:
         client = undo.enter_context(contextlib.closing(connect_engine()))
+        toxiproxy = _find_toxiproxy(client, topology, say, helper=helper)
         images = find_images(client, topology, say)
         facts = {i: client.images.get(image) for i, image in images.items()}
         run_id = new_run_id()
@@ -57,7 +61,8 @@ def make(
         close = undo.pop_all().close
     servers = tuple(ServerSoftware(i, _version(images[i]), f"{images[i]} {image.id}", {}) for i, image in facts.items())
     java = _environment(next(iter(facts.values()))).get("JAVA_VERSION", "as in the image")
-    return Stage(testbed, ContainerStarter(testbed, topology, images, prepared_with), java, "image", servers, close)
+    starter = ContainerStarter(testbed, topology, images, prepared_with)
+    return Stage(testbed, starter, java, "image", servers, close, toxiproxy=toxiproxy)
 
 
 def preparations(
@@ -66,8 +71,15 @@ def preparations(
     """What servers are to be started with.
 
     Raises:
+        UsageError: that is not possible here.
         EnvironmentLacking: this machine or an image lacks what it is made of.
     """
+    if DISKS in names:
+        raise UsageError(
+            "faults of disks are not offered on a Docker engine",
+            cause="it would have to see the mounts of a server's disk, which would then outlive a killed harness",
+            next_step="run it with `--testbed namespaces`",
+        )
     makers: dict[str, Callable[[], Preparation]] = {
         CLOCKS: lambda: _clocks(client, images, run_id),
     }
@@ -183,6 +195,30 @@ def engine_agent(
         root.parent.mkdir(parents=True, exist_ok=True)
         mounts = [root.parent.absolute()]
     return start_helper(client, run_id, image=image, mounts=mounts), None, "docker-helper"
+
+
+def _find_toxiproxy(client: docker.DockerClient, topology: Topology, tell: Tell, *, helper: bool) -> Path | None:
+    """Toxiproxy's program, where the topology has proxies that can stand here.
+
+    Raises:
+        UsageError: they cannot.
+        ToxiproxyMissing: there is none.
+    """
+    if not proxies_of(topology):
+        return None
+    if topology.proxies.servers:
+        raise UsageError(
+            "proxies between servers would stand in the servers' containers, whose networks come and go",
+            where=f"{topology.name}:proxies.servers",
+            next_step="run it with `--testbed namespaces`, or let the streams of clients alone pass proxies",
+        )
+    if helper or way(client)[0] != "agent":
+        raise UsageError(
+            "faults of streams are not offered through a helper container",
+            where=f"{topology.name}:proxies.clients",
+            next_step="run it with `--testbed namespaces`, or with `--testbed docker` as root beside the engine",
+        )
+    return ensure_program(tell)
 
 
 def _version(image: str) -> str:

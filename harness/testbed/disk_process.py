@@ -7,6 +7,9 @@ the agent goes, this process and the mounts go with it. Its orders come as lines
 it has to say besides goes to its output.
 """
 
+# What libfuse calls has the arguments that libfuse gives.
+# ruff: noqa: ARG002
+
 from __future__ import annotations
 
 import errno
@@ -87,8 +90,8 @@ class Condition:
         time.sleep(seconds)
 
 
-class PassThrough(mfusepy.Operations):
-    """The file system over one folder.
+class PassThrough:
+    """The file system over one folder: what `mfusepy.Operations` may have.
 
     Args:
         folder: the folder; opened before it is mounted over, so that what is underneath stays within reach.
@@ -102,8 +105,8 @@ class PassThrough(mfusepy.Operations):
         self._root = f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}"
         self._condition, self._mounted = condition, mounted
 
-    def _below(self, path: str) -> str:
-        return self._root + path
+    def _below(self, path: str) -> Path:
+        return Path(self._root + path)
 
     def init(self, path: str) -> None:
         """The kernel has begun to ask."""
@@ -113,17 +116,17 @@ class PassThrough(mfusepy.Operations):
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
         """Of an open file where it is one, as that may have no name any more."""
-        found = os.lstat(self._below(path)) if fh is None else os.fstat(fh)
+        found = self._below(path).lstat() if fh is None else os.fstat(fh)
         times = {f"st_{name}": getattr(found, f"st_{name}_ns") for name in _TIMES}
         return {name: getattr(found, name) for name in _STAT} | times
 
     def readdir(self, path: str, fh: int) -> Iterator[str]:
         """Names."""
-        yield from (".", "..", *os.listdir(self._below(path)))  # noqa: PTH208  # names are asked for, not paths
+        yield from (".", "..", *(entry.name for entry in self._below(path).iterdir()))
 
     def readlink(self, path: str) -> str:
         """As it is written there."""
-        return os.readlink(self._below(path))  # noqa: PTH115  # a string is asked for, not a path
+        return str(self._below(path).readlink())
 
     def statfs(self, path: str) -> dict[str, int]:
         """No room where it is full."""
@@ -166,10 +169,9 @@ class PassThrough(mfusepy.Operations):
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         """Longer or shorter."""
-        target = self._below(path) if fh is None else fh
-        longer = length > os.stat(target).st_size  # noqa: PTH116  # it may be a descriptor
-        (self._condition.grow if longer else self._condition.change)()
-        os.truncate(target, length)
+        before = self._below(path).lstat() if fh is None else os.fstat(fh)
+        (self._condition.grow if length > before.st_size else self._condition.change)()
+        os.truncate(self._below(path) if fh is None else fh, length)
         return 0
 
     # --- names -------------------------------------------------------------------------------------------
@@ -177,43 +179,43 @@ class PassThrough(mfusepy.Operations):
     def mkdir(self, path: str, mode: int) -> int:
         """A new folder."""
         self._condition.grow()
-        os.mkdir(self._below(path), mode)  # noqa: PTH102  # all of these take the same kind of path
+        self._below(path).mkdir(mode)
         return 0
 
     def symlink(self, target: str, source: str) -> int:
         """A new link to whatever `source` says."""
         self._condition.grow()
-        os.symlink(source, self._below(target))  # noqa: PTH211
+        self._below(target).symlink_to(source)
         return 0
 
     def link(self, target: str, source: str) -> int:
         """Another name."""
         self._condition.grow()
-        os.link(self._below(source), self._below(target))  # noqa: PTH200
+        self._below(target).hardlink_to(self._below(source))
         return 0
 
     def unlink(self, path: str) -> int:
         """A name goes."""
         self._condition.change()
-        os.unlink(self._below(path))  # noqa: PTH108
+        self._below(path).unlink()
         return 0
 
     def rmdir(self, path: str) -> int:
         """A folder goes."""
         self._condition.change()
-        os.rmdir(self._below(path))  # noqa: PTH106
+        self._below(path).rmdir()
         return 0
 
     def rename(self, old: str, new: str) -> int:
         """Another name instead."""
         self._condition.change()
-        os.rename(self._below(old), self._below(new))  # noqa: PTH104
+        self._below(old).rename(self._below(new))
         return 0
 
     def chmod(self, path: str, mode: int) -> int:
         """Permissions."""
         self._condition.change()
-        os.chmod(self._below(path), mode)  # noqa: PTH101
+        self._below(path).chmod(mode)
         return 0
 
     def chown(self, path: str, uid: int, gid: int) -> int:

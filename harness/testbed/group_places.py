@@ -87,7 +87,7 @@ def _in_second(mounts: list[_Mount], groups: list[tuple[frozenset[str], str]]) -
             above = [p for p in own.parents if p.is_relative_to(mount.point)] if _is_below(own) else [own]
             ours = [p for p in above if os.access(p, os.W_OK) and os.access(p / "cgroup.procs", os.W_OK)]
             if not ours:
-                return Place(own, 2)
+                return Place(above[0] if above else own, 2)
             best = max(ours, key=lambda p: len(_words(p / GIVES) & set(CONTROLLERS)))
             if _words(best / GIVES) & set(CONTROLLERS):
                 return Place(best, 2)

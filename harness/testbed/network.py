@@ -28,8 +28,8 @@ from harness.testbed.bridge import EngineBridge
 from harness.testbed.filters import Filters, refusals
 from harness.testbed.islands import SwitchFilter
 from harness.testbed.measuring import Measurer
-from harness.testbed.nics import HostNic, nic_state
 from harness.testbed.netlink import Message, set_link
+from harness.testbed.nics import HostNic, nic_state
 from harness.testbed.queues import Queues
 from harness.testbed.reach import HOST_DOWN, End, Prober, broadcast_address, broadcast_socket, probe_socket
 from harness.testbed.shaping import lacking

@@ -192,6 +192,14 @@ class Topology:
         """What a client on `host` gives to its library."""
         return ",".join(self.client_addresses(host=host))
 
+    def port_at(self, host: str, port: int) -> int:
+        """The port that a host has in place of one of those that servers have elsewhere."""
+        for server in self.servers:
+            if server.host == host:
+                theirs = {QUORUM_PORT: self.quorum_port(server), ELECTION_PORT: self.election_port(server)}
+                return theirs.get(port, port)
+        return port
+
     def server_of(self, address: str) -> int | None:
         """The id of the server with that `address` (with or without a port), or None."""
         plain = address.rsplit(":", 1)[0]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.errors import TopologyError
 from harness.topology.model import CLIENT_PORT, Nic, Server, Topology
 
 
@@ -51,6 +52,20 @@ class Proxy:
 def proxies_of(topology: Topology) -> tuple[Proxy, ...]:
     """Every proxy of a topology; none where it declares none."""
     return (*_of_clients(topology), *_of_servers(topology))
+
+
+def refuse_proxies(topology: Topology, where: str) -> None:
+    """Refuse a topology with proxies where nobody would make them.
+
+    Raises:
+        TopologyError: it has some.
+    """
+    if proxies_of(topology):
+        raise TopologyError(
+            f"{where} has no proxies, and topology {topology.name} declares some",
+            where=f"{topology.name}:proxies",
+            next_step="take a topology without [proxies], or perform it with `zkchaos run` or pytest",
+        )
 
 
 def _of_clients(topology: Topology) -> Iterator[Proxy]:

@@ -24,7 +24,7 @@ from harness.toxiproxy.api import CONTROL_PORT, Api, State, Toxic
 _START_S, _END_S = 10.0, 5.0
 _POLL = 0.005
 #: It says what it cannot do, and not each connection.
-_ENVIRONMENT = {"LOG_LEVEL": "warn"}
+_ENVIRONMENT = {"LOG_LEVEL": "error"}
 
 
 @dataclass(frozen=True)

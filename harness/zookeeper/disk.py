@@ -1,7 +1,7 @@
 """Servers whose disks can be told to ail, each by itself: their folders are mounted through a process of ours.
 
-`txnlog` and `snapshot` of a server are one disk. Configuration and logs are on another, as it were, so that a server can
-say what it suffers from. Nothing of the host's own disk is touched: the run folder keeps what the server wrote.
+`txnlog` and `snapshot` of a server are one disk. Configuration and logs are on another, as it were, so that a server
+can say what it suffers from. Nothing of the host's own disk is touched: the run folder keeps what the server wrote.
 """
 
 from __future__ import annotations

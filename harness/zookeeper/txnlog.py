@@ -156,9 +156,7 @@ def read_logs(
     txns: list[Txn] = []
     torn: list[Torn] = []
     places = (*aside, directory)
-    found = sorted(
-        (zxid, age, path) for age, place in enumerate(places) for zxid, path in _numbered(place, _LOG_NAME)
-    )
+    found = sorted((zxid, age, path) for age, place in enumerate(places) for zxid, path in _numbered(place, _LOG_NAME))
     files = tuple(path for _zxid, _age, path in found if path not in but)
     for path in files:
         part = read_log(path, replicas)

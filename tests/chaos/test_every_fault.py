@@ -42,7 +42,7 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "switch-down": ("net1", "random"),
     "link-down": ("zk1:net1", "leader:net2", "a follower:random", "c1:net1"),
     "switch-flap": ("net1:300ms", "random:200ms/500ms"),
-    "switch-split": ("net1:zk1,c1 | zk2,zk3,c2", "net2:halves"),
+    "switch-split": ("net1:zk1,c1 | zk2,zk3", "net2:leader | others", "random:halves"),
     "link-flap": ("leader:net1:300ms", "c1:net2:200ms/400ms"),
     "nic-down": ("zk2:net1", "leader:net2"),
     "partition": (
@@ -80,12 +80,15 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "stream": (
         "latency 200ms on clients",
         "latency 100ms jitter 20ms on zk1 > zk2",
-        "bandwidth 50 on clients",
+        "latency 50ms on servers > leader",
+        "bandwidth 100kbit on clients downstream",
         "slow_close 500ms on clients",
         "timeout 0ms on zk1 > zk2 upstream",
-        "reset_peer 0ms on clients",
-        "slicer 64 on servers",
-        "limit_data 1000 on clients",
+        "timeout 0ms on clients toxicity 50%",
+        "reset_peer 100ms on clients > leader",
+        "slicer 64B every 1ms on c1",
+        "limit_data 10kB on c2 upstream",
+        "down on clients > a follower",
     ),
     "kill": ("leader", "zk1,zk3", "minority", "all"),
     "pause": ("leader", "a follower", "majority"),
@@ -96,7 +99,7 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "slow-start": ("a follower", "leader"),
     "limit": ("leader:cpu 5%", "zk2:memory 64MB"),
     "clock": ("zk1:ahead 5s", "leader:behind 1h", "a follower:jumps 2s every 300ms", "zk2:drifts 1.5x", "all:ahead 1m"),
-    "disk": ("leader:full", "zk2:read-only", "a follower:slow 50ms", "zk3:failing"),
+    "disk": ("leader:full", "zk2:read-only", "a follower:slow 50ms", "zk3:failing", "zk1:stuck"),
     "damage": ("a follower:truncate log", "zk1:corrupt log", "zk2:corrupt snapshot", "zk3:wipe"),
 }
 #: Where a kind, or one manner of it, needs more than two switches and three servers.
