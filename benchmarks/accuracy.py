@@ -52,17 +52,25 @@ def main() -> None:
 def _document(testbed: NamespacesTestbed) -> Iterator[str]:
     yield "# Asked and measured"
     yield ""
-    yield f"Written by `benchmarks/accuracy.py` on Linux {platform.release()}. One way from a host to another over one"
-    yield "switch; nothing else runs. Times are from before a datagram is sent until the kernel's stamp at its arrival."
+    yield f"Measured on Linux {platform.release()}, one way from a host to another over one switch; nothing else runs."
+    yield "Times are from before a datagram is sent until the kernel's stamp at its arrival. To measure it again, in a"
+    yield "kernel with netem that needs no privileges, and to write this file:"
+    yield ""
+    yield "    zkchaos usermode --writable docs -- python benchmarks/accuracy.py docs/accuracy.md"
+    yield ""
+    yield "On this machine's own kernel, to the terminal: `python benchmarks/accuracy.py`; without netem, rates alone."
     if "netem" not in testbed.lacking():
-        yield from _table("Delay", ("asked", "median ms", "1 of 100 above ms", "earliest ms"), _delays(testbed))
+        yield from _table(
+            "Delay", ("asked", "median ms", "error", "earliest ms", "1 of 100 above ms"), _delays(testbed)
+        )
         yield from _table("Jitter", ("asked", "median ms", "standard deviation ms"), _jitters(testbed))
-        yield from _table("Loss", ("asked", "lost", "of", "fair chance stays within"), _losses(testbed))
+        yield from _table("Loss", ("asked", "lost", "error", "of", "fair chance stays within"), _losses(testbed))
         yield from _table("Other effects", ("asked", "measured", "of"), _others(testbed))
-    yield from _table("Rate", ("asked", "Mbit/s", "offered Mbit/s"), _rates(testbed))
+    yield from _table("Rate", ("asked", "Mbit/s", "error", "offered Mbit/s"), _rates(testbed))
     yield ""
     yield "Bounds of loss are exact binomial ones that fair chance leaves once in a million measurements; of loss in"
-    yield "bursts the count is divided by how much neighbours share a fate. A rate is that of whole frames."
+    yield "bursts the count is divided by how much neighbours share a fate. A rate is that of whole frames. Errors are"
+    yield "measured minus asked, as parts of what was asked."
 
 
 def _table(title: str, head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
@@ -86,7 +94,8 @@ def _delays(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
     for delay in DELAYS:
         times = _milliseconds(_measured(testbed, f"delay {delay}", Train(*PATH, 2000, 500.0, 64)))
         late = statistics.quantiles(times, n=100)[-1]
-        yield delay, f"{statistics.median(times):.3f}", f"{late:.3f}", f"{times[0]:.3f}"
+        median, asked = statistics.median(times), parse_effects(f"delay {delay}").delay_ms
+        yield delay, f"{median:.3f}", _error(median, asked), f"{times[0]:.3f}", f"{late:.3f}"
 
 
 def _jitters(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
@@ -106,7 +115,7 @@ def _losses(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
         arrivals = _measured(testbed, f"loss {loss}", Train(*PATH, count, 100.0, 64), 100)
         lost = arrivals.micros.count(None) / count
         low, high = bounds(share, count / clumping)
-        yield loss, f"{lost:.3%}", str(count), f"{low:.3%} to {high:.3%}"
+        yield loss, f"{lost:.3%}", _error(lost, share), str(count), f"{low:.3%} to {high:.3%}"
 
 
 def _others(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
@@ -129,7 +138,11 @@ def _rates(testbed: NamespacesTestbed) -> Iterator[tuple[str, ...]]:
         count = skip + max(20, min(2000, asked // 8 // on_wire(size)))
         arrivals = _measured(testbed, f"rate {rate}", Train(*PATH, count, 0.0, size), 5000)
         burst = Burst.of(arrivals, size, skip=skip, delay_ms=0.0)
-        yield rate, f"{burst.arrived / 1e6:.4g}", f"{burst.offered / 1e6:.4g}"
+        yield rate, f"{burst.arrived / 1e6:.4g}", _error(burst.arrived, asked), f"{burst.offered / 1e6:.4g}"
+
+
+def _error(measured: float, asked: float) -> str:
+    return f"{measured / asked - 1:+.1%}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness.doctor_disks import examine_fuse
 from harness.doctor_finding import ENGINES, EVERYBODY, NAMESPACES, NOBODY, CapabilityFinding, missing, possible
 from harness.doctor_offers import show_offers
 from harness.doctor_usermode import examine_usermode
@@ -39,7 +40,7 @@ def examine(runs: Path) -> list[CapabilityFinding]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         docker, usermode = pool.submit(_docker), pool.submit(examine_usermode)
         ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores()]
-        ours += [_groups(), _faketime(), _toxiproxy(), _chromium()]
+        ours += [_groups(), _faketime(), _toxiproxy(), examine_fuse(), _chromium()]
         return [*ours, *usermode.result(), *docker.result()]
 
 

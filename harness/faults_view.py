@@ -32,7 +32,7 @@ EXAMPLES = {
     "partition": "isolate leader",
     "packets": "delay 200ms on net1",
     "every": "500ms",
-    "islands": "zk1 | zk2,zk3",
+    "islands": "zk1 | others",
     "stream": "latency 200ms on clients",
     "clock": "ahead 5s",
     "disk": "full",

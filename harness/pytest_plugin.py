@@ -210,7 +210,13 @@ def _prepared(node: pytest.Item) -> tuple[str, ...]:
 
 
 def _skip_or_fail(lacking: EnvironmentLacking) -> None:
-    from harness.errors import EngineUnavailable, FaketimeMissing, JavaMissing, NamespacesForbidden
+    from harness.errors import (
+        EngineUnavailable,
+        FaketimeMissing,
+        JavaMissing,
+        NamespacesForbidden,
+        ToxiproxyMissing,
+    )
 
     names: dict[type[EnvironmentLacking], str] = {
         EngineUnavailable: "docker",

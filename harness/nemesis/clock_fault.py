@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from harness.history.records import Measurement
 from harness.nemesis.background import Background
@@ -23,7 +22,7 @@ from harness.nemesis.kinds import Aim
 from harness.nemesis.targets import server_ids, target_parts
 from harness.nemesis.world import Fault, Probe, World
 from harness.zookeeper import admin
-from harness.zookeeper.clock import CLOCKS, Clocks
+from harness.zookeeper.clock import CLOCKS, clocks_of
 from harness.zookeeper.server_log import LOG_NAME
 
 #: The word, which nobody else asks; and the line that every version writes before it answers, in each of our layouts.
@@ -105,8 +104,7 @@ class ClockFault(Fault):
         super().__init__(fault_id, kind, target)
         servers, clock = target_parts(Aim.CLOCK, target)
         self._servers, self._clock, self._world = server_ids(servers), parse(clock), world
-        # what is called so is one
-        self._clocks = cast(Clocks, world.ensemble.preparation(CLOCKS))
+        self._clocks = clocks_of(world.ensemble.preparation(CLOCKS))
         self._begun: float | None = None
         self._healed = False
         # it changes nothing that other faults hold, and must not wait for them: a clock that drifts would stand still

@@ -1,7 +1,8 @@
 """Servers whose disk is full, read-only, slow, fails or hangs, seen by a scratch file that is written beside their own.
 
 A server may die of it, or be of no use until it is started again. So it is held as restless meanwhile: it comes back
-when the fault is healed, and what it does until then is no other fault's doing.
+when the fault is healed, and what it does until then is no other fault's doing. One whose disk refused something is
+restarted, unless it is to be left alone; see `disks`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class DiskFault(Fault):
     def __init__(self, fault_id: int, kind: str, target: str, world: World) -> None:
         super().__init__(fault_id, kind, target)
         part, manner = target_parts(Aim.DISK, target)
-        self._servers, self._state = server_ids(part), parse(manner)
+        trouble = parse(manner)
+        self._servers, self._state, self._restart = server_ids(part), trouble.state, trouble.restart
         self._world = world
         self._disks = disks_of(world.ensemble.preparation(DISKS))
 
@@ -43,11 +45,14 @@ class DiskFault(Fault):
             self._disks.hold(self.id, server, self._state)
 
     def heal(self) -> None:
-        """Let them be well, and start the servers that have died of it."""
+        """Let them be well, and start the servers that have died of it, or are to be restarted."""
+        servers = self._world.servers
         for server in self._servers:
+            if self._restart and servers.held_by(self.id, server):
+                servers.strike(server)  # before its disk takes again what it could not write
             self._disks.release(self.id, server)
         for server in self._servers:
-            self._world.servers.release(self.id, server)
+            servers.release(self.id, server)
 
     def probe(self) -> Probe:
         """Write a scratch file on each disk, and ask each server `ruok`."""

@@ -30,7 +30,7 @@ from harness.zookeeper import admin
 
 #: How long a server is kept busy for a look, in how many conversations at a time, and how long those may take, seconds.
 _LOOK, _TOGETHER, _ANSWER = 0.4, 8, 0.1
-_LAST_CHANCE = 1.0
+_LAST_CHANCE = 3.0
 #: The processor by signals: the period, and how often it is looked at whether a process is stopped, seconds; not a
 #: fraction of the period.
 _PERIOD, _GLANCE = 0.1, 0.007

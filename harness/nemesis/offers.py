@@ -37,11 +37,11 @@ _NO_DISKS = (
 _NOT_OFFERED = {
     "docker": {
         "disk": _NO_DISKS,
-        "stream": "not between servers: their proxies would stand in their containers' networks, which come and go"
+        "stream": "not between servers: their proxies would stand in their containers' networks, which come and go",
     },
     "docker-helper": {
         "disk": _NO_DISKS,
-        "stream": "not through a helper container: how a connection ends, which proves it, does not pass the relay"
+        "stream": "not through a helper container: how a connection ends, which proves it, does not pass the relay",
     },
 }
 

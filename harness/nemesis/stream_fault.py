@@ -18,7 +18,7 @@ from harness.testbed.wire import Path
 from harness.topology.proxies import Proxy, Service
 
 #: How often one that takes so little is tried, because a moment's hiccup takes as much.
-_ROUNDS, _SHORT_MS = 3, 250.0
+_ROUNDS, _SHORT_MS = 3, 700.0
 #: Of a toxic that is on a share of connections, so many are expected to show it; with half of that it is there.
 _EXPECTED, _ENOUGH = 8.0, 0.5
 #: For how long it is looked again where a look does not tell, because the machine is busy with something else, seconds.
@@ -156,7 +156,9 @@ class StreamFault(Fault):
 
     def _of_path(self, tried: Sequence[_Tried]) -> bool | None:
         """A machine that is busy makes some conversations later, and none sooner: the soonest one tells."""
-        timed = sorted((moment, n) for n, one in enumerate(tried) if (moment := one.trial.moment(one.given)) is not None)
+        timed = sorted(
+            (moment, n) for n, one in enumerate(tried) if (moment := one.trial.moment(one.given)) is not None
+        )
         if not timed:
             return tried[0].shows(some=False)
         varies = self._stream.toxic.jitter_ms > 0

@@ -55,7 +55,9 @@ class StreamHolds:
         if state is None:
             return None
         if stream.toxic.kind is Kind.DOWN:
-            return not state.enabled
+            # one that others keep down is not this fault's doing once it has let go
+            others = any(proxy in s.proxies and s.toxic.kind is Kind.DOWN for f, s in self._holds.items() if f != fault)
+            return not state.enabled and (fault in self._holds or not others)
         there = {toxic.name for toxic in state.toxics}
         return any(_name(fault, way) in there for way in stream.ways)
 

@@ -221,8 +221,8 @@ class _Talk:
         return 0
 
     def _connected(self) -> None:
-        if problem := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(problem, os.strerror(problem))
+        if error := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, os.strerror(error))
         try:
             self._socket.getpeername()
         except OSError as problem:  # one that was refused at once has told so already, and has no peer

@@ -14,7 +14,7 @@ from harness.nemesis.toxics import Kind, ToxicSpec
 from harness.topology.proxies import Service
 
 #: How long what goes up is made to take, milliseconds, and the most that is sent for it, bytes.
-_UP_MS, _UP_MOST = 300, 400_000
+_UP_MS, _UP_MOST = 200, 400_000
 #: The least that a difference must be to be told from what a busy machine takes until the first byte, and from the
 #: first to the last, milliseconds.
 _LEAST_MS, _LEAST_BETWEEN_MS = 40.0, 4.0
@@ -93,14 +93,16 @@ class Trial:
         """What a toxic that is slow makes later, milliseconds; None where it never came, or no time is looked at."""
         if not self.expected_ms:
             return None
+        found = sample.first_ms
         if self.toxic.kind is Kind.SLOW_CLOSE:
-            return sample.end_ms
-        if self.ways == (Way.DOWN,) and sample.first_ms is not None:
+            found = sample.end_ms
+        elif self.ways == (Way.DOWN,) and sample.first_ms is not None:
             if self.toxic.kind is Kind.SLICER:
-                return sample.last_ms - sample.first_ms
-            if self.toxic.kind is Kind.BANDWIDTH:
-                return sample.last_ms
-        return sample.first_ms
+                found = sample.last_ms - sample.first_ms
+            elif self.toxic.kind is Kind.BANDWIDTH:
+                found = sample.last_ms
+        # what is still on its way has taken all the patience already
+        return self.patience_ms if found is None and sample.end is End.OPEN else found
 
 
 def _unless(answered: bool) -> bool | None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -150,6 +151,7 @@ class Talk:
         if process.channel is None:
             raise TestbedError("the process was started without a channel", where=host)
         self._channel, self._host = process.channel, host
+        weakref.finalize(self, self._channel.close)  # nobody has more to say then
         self._rest = b""
         #: Whether an answer is due.
         self.waiting = False

@@ -116,7 +116,10 @@ class PassThrough:
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
         """Of an open file where it is one, as that may have no name any more."""
-        found = self._below(path).lstat() if fh is None else os.fstat(fh)
+        if fh is not None:
+            found = os.fstat(fh)
+        else:  # the folder itself is a link in /proc
+            found = self._below(path).stat() if path == "/" else self._below(path).lstat()
         times = {f"st_{name}": getattr(found, f"st_{name}_ns") for name in _TIMES}
         return {name: getattr(found, name) for name in _STAT} | times
 
@@ -159,6 +162,8 @@ class PassThrough:
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         """All of it, or as much as the disk beneath takes."""
         self._condition.grow()
+        if self._condition.state.ailment is Ailment.FAILING:
+            _refuse(errno.EIO)
         return os.pwrite(fh, data, offset)
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:

@@ -17,7 +17,7 @@ class Ailment(StrEnum):
     FULL = "full"
     #: EROFS on whatever would change something, on files that are open for writing, too.
     READ_ONLY = "read-only"
-    #: EIO on forcing data to the disk. Writes are taken, as by a kernel that has not tried the disk yet.
+    #: EIO on writing and on forcing data to the disk.
     FAILING = "failing"
     #: Forcing data to the disk takes so much longer.
     SLOW = "slow"

@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 
 from harness.testbed import netem
 from harness.testbed.netlink import CREATE, EXCLUSIVE, REPLACE, Channel, Message, attribute, text
@@ -83,9 +84,7 @@ class Shaper:
         self._treatments = self._asked
 
     def _queue(self, effects: Effects, parent: int, handle: int) -> Message:
-        kind = kind_of(effects)
-        options = _tbf(effects.rate) if kind == "tbf" else netem.options(effects)
-        return _message(_NEW_QUEUE, (self._index, handle, parent, 0), kind, options, CREATE | REPLACE)
+        return Message(_NEW_QUEUE, _HEADER.pack(0, self._index, handle, parent, 0) + _queue(effects), CREATE | REPLACE)
 
     def _sorted(self, treatments: Treatments) -> list[Message]:
         """A class for each peer; what has none passes as if there was no queue."""
@@ -118,6 +117,13 @@ def _only_queue(treatments: Treatments) -> str:
     return kind_of(treatments[None]) if set(treatments) == {None} else ""
 
 
+@lru_cache(maxsize=64)
+def _queue(effects: Effects) -> bytes:
+    """What makes it, on whatever interface: its kind and its options."""
+    kind = kind_of(effects)
+    return text(_KIND, kind) + attribute(_OPTIONS, _tbf(effects.rate) if kind == "tbf" else netem.options(effects))
+
+
 def _tbf(rate: int) -> bytes:
     """Its options; `rate` in bits per second."""
     limit = max(_LEAST_QUEUE, round(rate / 8 * _QUEUE_SECONDS))
@@ -130,6 +136,7 @@ def _message(kind: int, place: tuple[int, int, int, int], name: str, options: by
     return Message(kind, _HEADER.pack(0, *place) + text(_KIND, name) + attribute(_OPTIONS, options), flags)
 
 
+@lru_cache(maxsize=64)
 def kind_of(effects: Effects) -> str:
     """Which queue makes these effects."""
     return "tbf" if effects == Effects(rate=effects.rate) and effects.rate else "netem"

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import FaketimeMissing, UsageError
+from harness.errors import FaketimeMissing, TestbedError, UsageError
 from harness.history.folder import ServerFolder, storage_error
 from harness.topology.model import Server
 from harness.zookeeper.paths import IN_CONTAINER
@@ -218,3 +218,14 @@ class Clocks:
             scratch.replace(dial.file)
         except OSError as problem:
             raise storage_error(problem, dial.file) from problem
+
+
+def clocks_of(preparation: object) -> Clocks:
+    """The preparation of that name as what it is.
+
+    Raises:
+        TestbedError: it is something else.
+    """
+    if not isinstance(preparation, Clocks):
+        raise TestbedError(f"the servers' clocks are {type(preparation).__name__}, which cannot be set")
+    return preparation

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.errors import TestbedError
 from harness.history.folder import ServerFolder
-from harness.testbed.disk import Disk
+from harness.testbed.disk import Disk, find_fuse
 from harness.testbed.disk_words import DiskState, Tried
 from harness.testbed.handles import Testbed
 from harness.topology.model import Server
@@ -37,9 +37,13 @@ class Disks:
 
     Args:
         testbed: where the servers are.
+
+    Raises:
+        FuseMissing: this machine lacks what disks are made of.
     """
 
     def __init__(self, testbed: Testbed) -> None:
+        find_fuse()
         self._testbed = testbed
         self._held: dict[int, _Held] = {}
         self._lock = threading.Lock()

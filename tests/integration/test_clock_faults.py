@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,18 +48,24 @@ def ensemble(
     faketime: Path, namespaces_allowed: None, java: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ensemble]:
     before = shared()
-    root = tmp_path_factory.mktemp("clocks")
-    stage = make_stage("namespaces", TOPOLOGY, root, prepared=[CLOCKS])
+    with started("namespaces", tmp_path_factory.mktemp("clocks")) as made:
+        yield made
+        assert shared() == before
+    assert shared() == before  # processes were killed meanwhile, and this was the end of all
+
+
+@contextmanager
+def started(testbed: str, root: Path) -> Iterator[Ensemble]:
+    """An ensemble whose clocks can be set."""
+    stage = make_stage(testbed, TOPOLOGY, root, prepared=[CLOCKS])
     for server in TOPOLOGY.servers:
         RunFolder(root).server(server.id).create()
     made = Ensemble(stage.testbed, TOPOLOGY, RunFolder(root), stage.starter, EVENTS.append)
     try:
         made.start()
         yield made
-        assert shared() == before
     finally:
         stage.close()
-    assert shared() == before  # processes were killed meanwhile, and this was the end of all
 
 
 @pytest.fixture
@@ -143,6 +150,20 @@ def wall_clock(ensemble: Ensemble, server: int) -> float:
     lines = (ensemble.server_folder(server).logs / "server.log").read_text().splitlines()
     last = next(line for line in reversed(lines) if "Processing ruok" in line)
     return datetime.fromisoformat(last.split()[0]).replace(tzinfo=UTC).timestamp()
+
+
+def test_containers_have_clocks_of_their_own_too(
+    faketime: Path, engine_images: None, subnets: None, tmp_path: Path
+) -> None:
+    with started("docker", tmp_path) as ensemble:
+        EVENTS.clear()
+        nemesis = Nemesis(ensemble, EVENTS.append, seed=0)
+        with nemesis.fault("clock", "leader:jumps 1h every 500ms"), nemesis.fault("clock", "zk1:behind 10m"):
+            with nemesis.kill("zk1"):
+                pass
+            with nemesis.fault("clock", "zk1:drifts 2x"):
+                pass
+    assert all(proved(fault) for fault in range(4))
 
 
 def test_servers_must_have_been_started_for_it(namespaces_allowed: None, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from harness.history.records import Event, ProbeEvent
 from harness.nemesis.nemesis import Nemesis
 from harness.nemesis.packets import parse
 from harness.nemesis.packets_fault import refuse_lacking
+from harness.nemesis.trials import bounds
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.testbed.wire import Effects, Shape, Side, Train
 from harness.topology.loader import load_topology
@@ -119,8 +120,6 @@ def test_faults_that_overlap_add_up(testbed: NamespacesTestbed, nemesis: Nemesis
 
 
 def test_what_is_cut_is_seen_on_paths_that_lose(testbed: NamespacesTestbed, nemesis: Nemesis) -> None:
-    if "numgen" in testbed.lacking():
-        pytest.skip("this kernel has no nftables for IPv4, which partitions are made of")
     with (
         nemesis.fault("packets", "loss 20% on net1,net2"),
         nemesis.fault("packets", "rate 2mbit on zk3:net1 out"),
@@ -128,6 +127,14 @@ def test_what_is_cut_is_seen_on_paths_that_lose(testbed: NamespacesTestbed, neme
         nemesis.link_down("zk3", "net2"),
     ):
         pass
+
+
+def test_losses_that_overlap_are_independent(testbed: NamespacesTestbed, nemesis: Nemesis) -> None:
+    """Of queues and of filters alike: 20 % and then 50 % are 60 %, and each is proved beside the other."""
+    with nemesis.fault("packets", "loss 20% on net1"), nemesis.fault("packets", "loss 50% on zk2:net1 in"):
+        (train,) = testbed.send_trains([Train("zk1", "zk2", "net1", 4000, 100.0, 64)], timeout_ms=100)
+    low, high = bounds(0.6, 4000)
+    assert low <= train.micros.count(None) / 4000 <= high
 
 
 def test_two_rates_of_one_nic_are_refused(nemesis: Nemesis) -> None:

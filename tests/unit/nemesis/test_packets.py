@@ -233,7 +233,7 @@ def test_a_kernel_without_netem_loses_by_filters_and_delays_nothing(world: World
     assert str(caught.value) == (
         "packets delay 5ms on net1: this kernel has no sch_netem, which the fault is made of "
         "(likely cause: it says: No such file or directory); "
-        "`zkchaos usermode -- zkchaos run ...` runs it in a kernel that has it"
+        "`zkchaos run ... --kernel usermode` performs it in a kernel that has it"
     )
 
 
