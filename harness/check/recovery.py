@@ -47,7 +47,7 @@ GUARANTEE = Guarantee("recovery", "After each fault the clients' writes are answ
 
 #: A disturbance that begins later than this after the injection (or the heal) counts from its own begin.
 ONSET = 3 * SECOND
-#: Fewer attempts to write than this between two faults are too few to tell.
+#: Fewer attempts to write than this between two faults, or while one is on, are too few to tell.
 MIN_ATTEMPTS = 5
 
 _CLAIMS = {
@@ -84,7 +84,8 @@ class FaultRecovery:
     #: The next fault's injection, or the end of the load.
     end: int
     load_end: int
-    #: Clients that had been answered before it, and how often clients tried to write in its time.
+    #: Clients that had been answered before it; and how often clients tried to write, or were about to, in its time, or
+    #: while it was on where the next one came before it healed.
     working: int
     attempts: int
     #: The longest wait of all clients together; None if there was none.
@@ -165,8 +166,8 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     if not timeline.add_service(waits(together, SHORTEST_STALL), threshold):
         timeline.add_service(waits(together), threshold)
     first_answers = [next((a[0] for a in mine if a[2] is not None), load_end) for mine in attempts.values()]
-    calls = [op.call for op in writes]
-    return tuple(timeline.recovery(place, calls, first_answers) for place in range(len(faults)))
+    calls, ends = sorted(call for _until, call, _op in together), [until for until, _call, _op in together]
+    return tuple(timeline.recovery(place, calls, ends, first_answers) for place in range(len(faults)))
 
 
 def _waits_before(moment: int, attempts: Iterable[list[Attempt]]) -> list[Wait]:
@@ -238,7 +239,7 @@ class _Timeline:
                 self._outages[place] = Wait(max(w.start, injected), w.end, w.before, w.after, w.given_up)
         return None not in self._outages
 
-    def recovery(self, place: int, calls: list[int], first_answers: list[int]) -> FaultRecovery:
+    def recovery(self, place: int, calls: list[int], ends: list[int], first_answers: list[int]) -> FaultRecovery:
         fault = self._faults[place]
         end = self._injections[place + 1] if place + 1 < len(self._faults) else max(self._load_end, fault.at)
         return FaultRecovery(
@@ -247,7 +248,7 @@ class _Timeline:
             end=end,
             load_end=self._load_end,
             working=sum(1 for first in first_answers if first <= fault.at),
-            attempts=bisect_left(calls, end) - bisect_left(calls, fault.at),
+            attempts=bisect_left(calls, max(end, self._heals.get(fault.id, end))) - bisect_left(ends, fault.at),
             outage=self._outages[place],
             during=tuple(self._during[place].values()),
             after=tuple(self._after[place].values()),
@@ -331,8 +332,8 @@ def _kept(found: tuple[FaultRecovery, ...], budget: float | None, words: Words) 
     within = f" (budget {budget:g} s)" if budget is not None else ""
     at = f"{worst.name} at {words.at(worst.fault.at)}"
     if worst.stops:
-        served = f"which was expected to stop the service, clients were served again {worst.heal_s:.2f} s after the "
-        served += f"healing{within}"
+        back = f"clients were served again {worst.heal_s:.2f} s after the healing" if worst.after else "nobody waited"
+        served = f"which was expected to stop the service, {back}{within}"
     elif not worst.during:
         served = "no client was disturbed" + within
     else:

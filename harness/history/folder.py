@@ -7,6 +7,7 @@
       clients/<host>.jsonl
       proxies/<host>.log
       servers/<id>/{admin,config,logs,txnlog,snapshot}/
+      servers/<id>/damaged/<n>/     what a fault took away or damaged, as it was before; see `damaged`
 
 Lines are written whole and at once, so a run that died at any moment leaves at most one torn last line, which
 readers drop. Files are synced at phase ends.

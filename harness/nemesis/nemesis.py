@@ -26,6 +26,9 @@ from harness.zookeeper.ensemble import Ensemble
 
 #: How long a fault may take until its probe sees it bite, and until it is seen to be gone, seconds.
 _BITE_TIMEOUT = 3.0
+#: How long a target that does not look healthy is looked at again before its fault comes, seconds: on a busy machine an
+#: answer may be late once.
+_BEFORE_TIMEOUT = 1.0
 _HEAL_TIMEOUT = 30.0
 #: How long to wait for a leader to aim at, seconds.
 _LEADER_TIMEOUT = 10.0
@@ -145,7 +148,10 @@ class Nemesis:
         problems: list[ZkChaosError] = []
         for active in left:
             try:
-                self._heal(active)
+                if active.healing_since is None:
+                    self._heal(active)
+                else:
+                    active.fault.cut_short()
             except ZkChaosError as problem:
                 problems.append(problem)
         try:
@@ -183,7 +189,7 @@ class Nemesis:
             except ValueError as problem:
                 raise FaultError(str(problem), where=f"{kind} {asked}") from problem
             active = _Active(fault, asked)
-            self._probe(active, "before")
+            self._look_before(active)
             self._tell(active, FaultAction.INJECT)
             # It counts as active before it is injected: half an injection is healed, too.
             self._active[fault_id] = active
@@ -195,10 +201,16 @@ class Nemesis:
             self._tell(active, FaultAction.INJECTED)
             return active
 
+    def _look_before(self, active: _Active) -> None:
+        """Look until its target is seen to be healthy, but not for long: it is injected in any case."""
+        deadline = time.monotonic() + _BEFORE_TIMEOUT
+        while self._probe(active, "before") is not False and time.monotonic() < deadline:
+            self._stopping.wait(_POLL)
+
     def _prove_bite(self, active: _Active) -> None:
         patience = _BITE_TIMEOUT + active.fault.slow_to_bite
         deadline = time.monotonic() + patience
-        while not self._probe(active, "during"):
+        while self._probe(active, "during") is not True:
             if time.monotonic() > deadline:
                 what = f"the fault did not bite within {patience:g} s"
                 self._tell(active, FaultAction.FAILED, what)
@@ -265,11 +277,11 @@ class Nemesis:
             time.sleep(_POLL)
         return leader
 
-    def _probe(self, active: _Active, stage: str) -> bool:
+    def _probe(self, active: _Active, stage: str) -> bool | None:
         probe = active.fault.probe()
         event = ProbeEvent(time.monotonic_ns(), active.fault.id, stage, probe.bites, probe.summary, probe.measurements)
         self._record(event)
-        return probe.bites is True
+        return probe.bites
 
     def _tell(self, active: _Active, action: FaultAction, detail: str = "") -> None:
         fault = active.fault

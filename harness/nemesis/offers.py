@@ -63,7 +63,8 @@ _CONTAINER_ENDS = (
 )
 _DIFFERENCES = dict.fromkeys((*_ENDING, "limit"), _CONTAINER_ENDS)
 _ATTACHED_DIFFERENCES = {
-    "switch-down": "it cuts off whatever else is on that network, too",
+    **dict.fromkeys(("switch-down", "switch-flap"), "it cuts off whatever else is on that network, too"),
+    "switch-split": "whatever else is on that network is on the last island",
     **dict.fromkeys(
         _STOPPING, "the engine takes the signal for a wish to end it: its restart policy rests until its next start"
     ),

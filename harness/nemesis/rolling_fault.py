@@ -36,7 +36,7 @@ class RollingRestartFault(Fault):
         self._lives = Lives(world, fault_id, self._servers)
         #: Those whose turn is still to come, or now; None before it began.
         self._left: list[int] | None = None
-        self._healing = False
+        self._healing = self._cut_short = False
         #: At the longest: the end of each by SIGTERM, and its patience.
         self.slow_to_heal = 2 * _PATIENCE * len(self._servers)
 
@@ -52,6 +52,17 @@ class RollingRestartFault(Fault):
         """It heals by itself: what has been begun is brought to its end, as half of it would be no restart at all."""
         self._healing = True
 
+    def cut_short(self) -> None:
+        """Leave those as they are whose turn has not come."""
+        self._cut_short = True
+        try:
+            self._background.stop()
+        finally:
+            with self._world.lock:
+                for server in self._servers:
+                    self._world.servers.release(self.id, server)
+                self._left = []
+
     def probe(self) -> Probe:
         """Look at each process, and ask it `ruok`."""
         self._background.check()
@@ -62,7 +73,8 @@ class RollingRestartFault(Fault):
         elif not self._healing:
             bites = any(sight.deaths for sight in sights)
         else:
-            bites = bool(self._left) or not all(sight.alive and sight.answers and sight.deaths for sight in mine)
+            new = all(sight.deaths or self._cut_short for sight in mine)
+            bites = bool(self._left) or not (new and all(sight.alive and sight.answers for sight in mine))
         measurements = tuple(m for sight in sights for m in sight.measurements(healthy=bites is False))
         return Probe(bites, "; ".join(f"{m.what} {m.found}" for m in measurements), measurements)
 

@@ -22,7 +22,7 @@ from harness.testbed.handles import Testbed
 from harness.topology.proxies import Service
 
 #: Most conversations at the same time.
-_TOGETHER = 32
+_TOGETHER = 16
 #: Where the kernel's `struct tcp_info` has the number of segments with data that came in.
 _SEGMENTS = struct.Struct("=152xI")
 _TCP_INFO_SIZE = 256

@@ -15,9 +15,10 @@ from harness.topology.proxies import Service
 
 #: How long what goes up is made to take, milliseconds, and the most that is sent for it, bytes.
 _UP_MS, _UP_MOST = 200, 400_000
-#: The least that a difference must be to be told from what a busy machine takes until the first byte, and from the
-#: first to the last, milliseconds.
-_LEAST_MS, _LEAST_BETWEEN_MS = 40.0, 4.0
+#: The least that a difference must be to be told from what a busy machine takes, milliseconds.
+_LEAST_MS = 40.0
+#: In pieces of so many bytes a server says by itself what is long.
+_OWN_PIECE = 1300
 #: The longest that a trial of what comes down is listened to, milliseconds, and the longest silence beyond what a toxic
 #: takes, which a server that is well ends within a few.
 _DOWN_MS, _SILENCE_MS = 1000.0, 400.0
@@ -63,6 +64,8 @@ class Trial:
             return not given.answered
         if kind is Kind.LIMIT_DATA:
             return self._is_cut(given, beside)
+        if kind is Kind.SLICER and self.ways == (Way.DOWN,):
+            return self._is_sliced(given, beside)
         return self._is_late(given, beside, 1 / len(self.ways) if some else 1.0)
 
     def is_sound(self, beside: Sample) -> bool:
@@ -82,6 +85,17 @@ class Trial:
             return True
         return False if given.received == beside.received else None
 
+    def _is_sliced(self, given: Sample, beside: Sample) -> bool | None:
+        """By the segments that it came in, whatever time they took."""
+        if not (given.answered and given.segments and beside.segments):
+            return None
+        own = beside.segments * given.received / beside.received
+        wanted = given.received / (self.toxic.size + self.toxic.variation)
+        if wanted < 1.5 * own:
+            return None
+        share = (given.segments - own) / (wanted - own)
+        return True if share >= _THERE else (False if share <= _NOT_THERE else None)
+
     def _is_late(self, given: Sample, beside: Sample, part: float) -> bool | None:
         late, usual = self.moment(given), self.moment(beside)
         if late is None or usual is None:
@@ -97,10 +111,7 @@ class Trial:
         if self.toxic.kind is Kind.SLOW_CLOSE:
             found = sample.end_ms
         elif self.ways == (Way.DOWN,) and sample.first_ms is not None:
-            if self.toxic.kind is Kind.SLICER:
-                found = sample.last_ms - sample.first_ms
-            elif self.toxic.kind is Kind.BANDWIDTH:
-                found = sample.last_ms
+            found = sample.last_ms
         # what is still on its way has taken all the patience already
         return self.patience_ms if found is None and sample.end is End.OPEN else found
 
@@ -159,11 +170,11 @@ def _down(toxic: ToxicSpec, service: Service, much: int) -> Trial | None:
     if toxic.kind is Kind.LIMIT_DATA:
         cut = Trial(question, toxic, (Way.DOWN,), 0.0, _SILENCE_MS, False)
         return cut if much > toxic.size else None
-    if toxic.kind is Kind.BANDWIDTH:
-        expected, least = much / toxic.rate, _LEAST_MS
-    else:
-        expected, least = (much / (toxic.size + toxic.variation) - 1) * toxic.time_ms, _LEAST_BETWEEN_MS
-    if expected < least:
+    if toxic.kind is Kind.SLICER:
+        enough = much / (toxic.size + toxic.variation) >= 2 * (1 + much / _OWN_PIECE)
+        return Trial(question, toxic, (Way.DOWN,), 0.0, _DOWN_MS + _SILENCE_MS, False) if enough else None
+    expected = much / toxic.rate
+    if expected < _LEAST_MS:
         return None
     listened = min(1.5 * expected + _SILENCE_MS, _DOWN_MS + _SILENCE_MS)
     return Trial(question, toxic, (Way.DOWN,), min(expected, _DOWN_MS), listened, False)

@@ -61,6 +61,9 @@ class Fault(ABC):
     def probe(self) -> Probe:
         """Measure whether it bites now."""
 
+    def cut_short(self) -> None:  # noqa: B027  # not abstract: most faults have nothing to do
+        """End at once what heals by itself and takes its time, because all of the run ends. Most faults do not."""
+
 
 @dataclass(frozen=True)
 class World:

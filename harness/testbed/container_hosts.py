@@ -66,6 +66,8 @@ class ContainerHosts(AgentTestbed):
             TestbedError: the engine refused, or a NIC is missing.
         """
         container = self.containers[host]
+        if host in self._limits:
+            self._limits[host].renew()
         with refusals(host):
             container.start()  # nothing, if it runs
             container.reload()

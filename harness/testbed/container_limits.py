@@ -6,6 +6,7 @@ made, which have no limits of their own: those of somebody else's would be lost 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import docker
@@ -23,6 +24,10 @@ _ALL_CPU, _ALL_MEMORY = -1, 2**60
 _ATTEMPTS = 5
 #: The engine's word where a limit is below what is in use, and cannot be.
 _IN_USE = "current usage"
+#: Its words where a container has ended and it has not noticed yet; how long it may take to, and how often it is asked,
+#: seconds.
+_NOT_NOTICED = ("stopped container", "not running")
+_NOTICES_WITHIN, _POLL = 10.0, 0.05
 
 
 class _Throttling(msgspec.Struct, frozen=True):
@@ -74,10 +79,20 @@ class ContainerLimits:
         with refusals(str(self._container.name)):
             if limits.cpu != self._limits.cpu:
                 quota = _ALL_CPU if limits.cpu is None else round(limits.cpu * _PERIOD_US)
-                self._container.update(cpu_quota=quota, cpu_period=_PERIOD_US)
+                self._update(cpu_quota=quota, cpu_period=_PERIOD_US)
             if limits.memory != self._limits.memory:
                 self._set_memory(_ALL_MEMORY if limits.memory is None else limits.memory)
         self._limits = limits
+
+    def renew(self) -> None:
+        """Before a new start: of the process that is gone, less may have been possible than was asked for.
+
+        Raises:
+            TestbedError: the engine refused.
+        """
+        if self._limits.memory is not None:
+            with refusals(str(self._container.name)):
+                self._set_memory(self._limits.memory)
 
     def _set_memory(self, size: int) -> None:
         """As far as the kernel does it: with control groups of the first version, not below what is in use."""
@@ -87,10 +102,22 @@ class ContainerLimits:
                 wanted = max(size, -(-self._counted().memory_stats.usage // _PAGE) * _PAGE)
             try:
                 # no swap: a process that is swapped out is slow, which is another fault
-                self._container.update(mem_limit=wanted, memswap_limit=wanted)
+                self._update(mem_limit=wanted, memswap_limit=wanted)
             except APIError as problem:
                 if _IN_USE not in str(problem) or attempt + 1 == _ATTEMPTS:
                     raise
+            else:
+                return
+
+    def _update(self, **values: int) -> None:
+        deadline = time.monotonic() + _NOTICES_WITHIN
+        while True:
+            try:
+                self._container.update(**values)
+            except APIError as problem:
+                if not any(word in str(problem) for word in _NOT_NOTICED) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL)
             else:
                 return
 

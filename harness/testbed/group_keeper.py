@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import TestbedError
+from harness.testbed.kernel import set_process_name
 
 #: How long the processes of a dead owner may take to be gone, and a pause between two looks, seconds.
 _ENDURANCE = 60.0
@@ -90,6 +91,7 @@ class GroupKeeper:
 
 def main() -> None:
     """Wait for the owner's end; then see to it that nothing is left."""
+    set_process_name("zkchaos-groups")
     prefix, owner, said = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
     folders: dict[Path, list[str]] = {Path(folder): controllers for folder, controllers in said.items()}
     # Whatever asks the owner to end asks its process group, its control group or its terminal. The owner ends, and

@@ -26,6 +26,8 @@ _HOOKS = 1 << _IN | 1 << _THROUGH | 1 << _OUT
 _RULE = struct.Struct("=4s4s4s4s64xH2xIHHI16x")
 #: A match or a target: its size, its name, its revision.
 _PART = struct.Struct("=H29sB")
+#: What matches TCP: ports from and to, an option, flags that are looked at and those that are set, what is meant not.
+_OF_TCP = struct.Struct("=4H4B")
 _EVERY = b"\xff" * 4
 _ACCEPT = -2
 _REJECT_PORT, _REJECT_RESET = 3, 7
@@ -49,18 +51,20 @@ class RefusingTable:
         if wanted == self._groups:
             return
         rules = [rule for group in wanted for one in group.keys for rule in _refusals(one, port=group.port)]
-        self._replace(rules)
+        # where two refuse each other, each must hear that it was refused
+        heard = [_answers(socket.IPPROTO_TCP, _RESETS), _answers(socket.IPPROTO_ICMP, _UNREACHABLE)]
+        self._replace([*heard, *rules] if rules else [])
         self._groups = wanted
 
     def _replace(self, rules: Sequence[bytes]) -> None:
-        accept = _rule(bytes(4), bytes(4), 0, b"", _target(b"", struct.pack("=i", _ACCEPT)))
+        accept = _answers(0, b"")
         end = _rule(bytes(4), bytes(4), 0, b"", _target(b"ERROR", b"ERROR".ljust(30, b"\0")))
         blob = b"".join((*rules, accept, accept, accept, end))
         into = sum(map(len, rules))
         policies = [into + place * len(accept) for place in range(3)]
-        unused = (0, 0)
-        entries = (unused[0], 0, *policies[1:], unused[1])
-        underflows = (unused[0], *policies, unused[1])
+        # of the five hooks that there are, the table has the three in the middle
+        entries = (0, 0, *policies[1:], 0)
+        underflows = (0, *policies, 0)
         held = self._held()
         counters = ctypes.create_string_buffer(16 * held)
         head = _REPLACE.pack(
@@ -91,13 +95,17 @@ def _refusals(key: bytes, *, port: bool) -> list[bytes]:
     return [reset] if port else [reset, _rule(source, destination, 0, b"", _rejecting(_REJECT_PORT))]
 
 
+def _answers(protocol: int, match: bytes) -> bytes:
+    """A rule that lets these pass, from wherever they are."""
+    return _rule(bytes(4), bytes(4), protocol, match, _target(b"", struct.pack("=i", _ACCEPT)))
+
+
 def _rejecting(how: int) -> bytes:
     return _target(b"REJECT", struct.pack("=I", how))
 
 
 def _to_port(port: int) -> bytes:
-    data = struct.pack("=6H", 0, 65535, port, port, 0, 0)
-    return _target(b"tcp", data)
+    return _target(b"tcp", _OF_TCP.pack(0, 65535, port, port, 0, 0, 0, 0))
 
 
 def _target(name: bytes, data: bytes) -> bytes:
@@ -110,3 +118,8 @@ def _rule(source: bytes, destination: bytes, protocol: int, match: bytes, target
     behind = _RULE.size + len(match)
     head = _RULE.pack(source, destination, *masks, protocol, 0, behind, behind + len(target), 0)
     return head + match + target
+
+
+#: A reset of TCP, and what says by ICMP that somebody cannot be reached: type 3, codes from 0 to 255.
+_RESETS = _target(b"tcp", _OF_TCP.pack(0, 65535, 0, 65535, 0, 4, 4, 0))
+_UNREACHABLE = _target(b"icmp", struct.pack("=4B", 3, 0, 255, 0))

@@ -367,6 +367,10 @@ class Network:
         port = self._ports.get(cable)
         if port is None:
             return
+        if cable[0] not in self._containers:
+            # made here, with the routes of its networks alone, which come back by themselves
+            self._hosts[cable[0]].route.send_all([set_link(port.nic, up=up)])
+            return
         try:
             self._nics.setdefault(cable, HostNic(port.nic)).set(self._hosts[cable[0]].netlink, up=up)
         except NetlinkError as problem:
@@ -390,11 +394,8 @@ class Network:
         if self._islands is None:
             if not self._splits:
                 return
-            kernel.setns(self._built(self._switches).descriptor, kernel.CLONE_NEWNET)
-            try:
+            with self._standing(None):
                 self._islands = SwitchFilter()
-            finally:
-                self._home.come_back()
         self._islands.set(
             [
                 tuple(

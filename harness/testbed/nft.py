@@ -39,10 +39,11 @@ _DROP, _ACCEPT = 0, 1
 #: Registers of four bytes each: the first of a key, and one for a random number.
 _KEY, _DRAWN = 8, 12
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-#: Both addresses in a header of IPv4; the destination port in one of TCP.
-_ADDRESSES, _PORT = (12, 8), (2, 2)
+#: Both addresses in a header of IPv4; the destination port and the flags in one of TCP; the type in one of ICMP.
+_ADDRESSES, _PORT, _FLAGS, _TYPE = (12, 8), (2, 2), (13, 1), (0, 1)
+_RESET, _UNREACHABLE = 4, 3
 _META_PROTOCOL, _META_TRANSPORT = 1, 16
-_EQUAL, _LESS = 0, 2
+_EQUAL, _UNEQUAL, _LESS = 0, 1, 2
 _REJECT_ICMP, _REJECT_RESET, _PORT_UNREACHABLE = 0, 1, 3
 #: For those who list a set: addresses and a port.
 _TYPE_ADDRESS, _TYPE_PORT = 7, 13
@@ -107,6 +108,9 @@ class Table:
         messages = [self._message(_DELETE_TABLE, text(1, self._name))] if self._groups else []
         if wanted:
             messages += _table(self._family, self._name)
+        if any(group.manner is Manner.REJECT for group in wanted):
+            # where two refuse each other, each must hear that it was refused
+            messages += [self._rule(_ANSWERS_OF_TCP), self._rule(_ANSWERS_BY_ICMP)]
         for number, group in enumerate(wanted):
             messages += self._set_and_rule(f"set{number}", group)
         self._channel.send_all(transaction(messages))
@@ -124,10 +128,12 @@ class Table:
             some = header + header.join(keys[start : start + _ELEMENTS])
             body = text(1, self._name) + text(2, name) + attribute(3 | 0x8000, some)
             messages.append(self._message(_NEW_ELEMENTS, body, CREATE))
-        for expressions in _rules(group.manner, group.share, name, port=group.port):
-            body = text(1, self._name) + text(2, _CHAIN) + attribute(4 | 0x8000, expressions)
-            messages.append(self._message(_NEW_RULE, body, CREATE | APPEND))
-        return messages
+        rules = _rules(group.manner, group.share, name, port=group.port)
+        return [*messages, *map(self._rule, rules)]
+
+    def _rule(self, expressions: bytes) -> Message:
+        body = text(1, self._name) + text(2, _CHAIN) + attribute(4 | 0x8000, expressions)
+        return self._message(_NEW_RULE, body, CREATE | APPEND)
 
     def _message(self, kind: int, body: bytes, flags: int = 0) -> Message:
         return of_nftables(kind, self._family, body, flags)
@@ -181,6 +187,11 @@ def _compared(value: bytes, how: int = _EQUAL) -> bytes:
     return _expression("cmp", be32(1, _DRAWN), be32(2, how), nested(3, attribute(1, value)))
 
 
+def _masked(bits: int) -> bytes:
+    mask, flip = nested(4, attribute(1, bytes([bits]))), nested(5, attribute(1, bytes([0])))
+    return _expression("bitwise", be32(1, _DRAWN), be32(2, _DRAWN), be32(3, 1), mask, flip)
+
+
 def _payload(register: int, base: int, offset: int, length: int) -> bytes:
     return _expression("payload", be32(1, register), be32(2, base), be32(3, offset), be32(4, length))
 
@@ -198,3 +209,21 @@ def _verdict(code: int) -> bytes:
 
 def _expression(name: str, *attributes: bytes) -> bytes:
     return nested(1, text(1, name), nested(2, *attributes))
+
+
+#: A reset of TCP, and what says by ICMP that somebody cannot be reached.
+_ANSWERS_OF_TCP = (
+    _meta(_META_TRANSPORT)
+    + _compared(bytes([socket.IPPROTO_TCP]))
+    + _payload(_DRAWN, _TRANSPORT_HEADER, *_FLAGS)
+    + _masked(_RESET)
+    + _compared(bytes([0]), _UNEQUAL)
+    + _verdict(_ACCEPT)
+)
+_ANSWERS_BY_ICMP = (
+    _meta(_META_TRANSPORT)
+    + _compared(bytes([socket.IPPROTO_ICMP]))
+    + _payload(_DRAWN, _TRANSPORT_HEADER, *_TYPE)
+    + _compared(bytes([_UNREACHABLE]))
+    + _verdict(_ACCEPT)
+)

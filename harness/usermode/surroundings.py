@@ -22,6 +22,7 @@ _AHEAD = (
     *("bridge", "veth", "ifb", "sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_ingress", "cls_u32", "cls_flower"),
     *("cls_matchall", "act_gact", "act_mirred", "nf_tables", "nft_ct", "nft_limit", "nft_numgen", "nft_reject"),
     *("ip_tables", "iptable_filter", "ipt_REJECT", "xt_multiport", "xt_statistic", "xt_tcpudp"),
+    "fuse",
 )
 #: Administrators' programs, which the caller may not have in PATH; in the guest everybody is one.
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")

@@ -23,13 +23,17 @@ from harness.history.records import Event, ProbeEvent
 from harness.nemesis.nemesis import Nemesis
 from harness.stage.make import TESTBEDS, make_stage
 from harness.testbed.handles import Link, Process
+from harness.testbed.reaper import BOUND
 from harness.testbed.turns import turn
 from harness.testbed.wire import Split
 from harness.topology.loader import load_topology
 from harness.zookeeper.ensemble import Ensemble
 from harness.zookeeper.launch import JvmStarter
+from tests.integration.command_line import end, wait_until_gone
 from tests.integration.conftest import command, require
 from tests.integration.engine_things import Things
+from tests.integration.foreign import Fault, Project, is_whole
+from tests.integration.foreign import wait_for as wait_within
 from tests.integration.test_testbed_parity import Bed, every_path, wait_for
 
 TOPOLOGY = load_topology("dual-net")
@@ -301,3 +305,45 @@ def test_a_nic_that_was_down_has_its_addresses_and_routes_again(namespaces_allow
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+#: Of containers that outlive whoever breaks them.
+OF_STRANGERS = [
+    ("nic-down", "zk1:net1", "healed"),
+    ("nic-down", "zk1:net1", "killed"),
+    ("switch-split", "net1:zk1 | others", "killed"),
+    ("switch-flap", "net1:500ms", "killed"),
+    ("link-flap", "zk2:net2:200ms/500ms", "killed"),
+]
+
+
+@pytest.mark.parametrize(("kind", "target", "how"), OF_STRANGERS)
+def test_somebody_elses_hosts_are_whole_whatever_becomes_of_who_broke_them(
+    foreign: Project, own_memory: None, kind: str, target: str, how: str
+) -> None:
+    """Their routes to the outside too, which a NIC that is set down takes along."""
+    wait_within(lambda: is_whole(foreign), 30)
+    before = routes(foreign)
+    fault = Fault(kind, target, "--for", "1s" if how == "healed" else "60s", "--on", foreign.name)
+    try:
+        fault.wait_until_it_bites()
+        if how == "healed":
+            _out, complaint = fault.process.communicate(timeout=60)
+            assert fault.process.returncode == 0, complaint
+        else:
+            assert kind != "nic-down" or routes(foreign) != before
+    finally:
+        end(fault.process)
+    wait_within(lambda: is_whole(foreign), BOUND)
+    wait_within(lambda: routes(foreign) == before, BOUND)
+    wait_until_gone(fault.marker, 2 * BOUND)
+
+
+def routes(project: Project) -> dict[str, list[str]]:
+    """What each container's kernel knows of the ways out, as long as it runs."""
+    found: dict[str, list[str]] = {}
+    for container in project.containers():
+        pid = int(container.attrs["State"]["Pid"])
+        if pid:
+            found[str(container.name)] = sorted(Path(f"/proc/{pid}/net/route").read_text(encoding="ascii").splitlines())
+    return found

@@ -111,6 +111,12 @@ def test_silence_and_refusal_are_not_the_same(testbed: NamespacesTestbed, nemesi
     assert knock(testbed, "zk1", "10.77.1.2") == "accepted"
 
 
+def test_both_of_two_that_refuse_each_other_hear_of_it(testbed: NamespacesTestbed, nemesis: Nemesis) -> None:
+    with nemesis.fault("partition", "zk1 | zk2 over net1 rejected"):
+        assert knock(testbed, "zk1", "10.77.1.2") == "ECONNREFUSED"
+        assert knock(testbed, "zk2", "10.77.1.1") == "ECONNREFUSED"
+
+
 def test_a_port_is_blocked_and_everything_else_passes(testbed: NamespacesTestbed, nemesis: Nemesis) -> None:
     with nemesis.fault("partition", "zk1 > zk2 over net1 port quorum"):
         assert knock(testbed, "zk1", "10.77.1.2") == "silent"

@@ -227,6 +227,12 @@ def test_too_little_load_is_unknown() -> None:
     assert verdict.summary.startswith("Too little load to tell")
 
 
+def test_a_fault_that_the_next_one_follows_at_once_is_told_by_the_time_that_it_is_on() -> None:
+    both = [*fault(5, 15), *fault(5.005, 15, target="net2", number=1)]
+    verdict = check(evidence(one_outage(), both))
+    assert verdict.finding is Finding.VALID, verdict.summary
+
+
 def test_no_client_before_the_fault_is_unknown() -> None:
     verdict = check(evidence(steady("a", 6, 20), fault(5, 15)))
     assert verdict.finding is Finding.UNKNOWN

@@ -155,6 +155,6 @@ def test_a_split_that_does_not_obey_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("harness.nemesis.nemesis._BITE_TIMEOUT", 0.1)
     with memory_ensemble(THREE) as (ensemble, testbed):
         nemesis = Nemesis(ensemble, lambda _event: None, seed=0)
-        testbed.set_splits = lambda _splits: (0, 0)  # type: ignore[method-assign]  # a kernel that does not obey
+        monkeypatch.setattr(testbed, "set_splits", lambda _splits: (0, 0))  # a kernel that does not obey
         with pytest.raises(FaultError, match="did not bite"), nemesis.fault("switch-split", "net1:zk1 | others"):
             pass

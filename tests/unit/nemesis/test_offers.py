@@ -30,7 +30,8 @@ def test_both_ways_to_docker_offer_the_same_and_say_how_it_differs_from_namespac
 def test_of_servers_of_others_it_is_said_what_is_not_offered() -> None:
     attached = {offer.kind: offer for offer in offers("docker", attached=True)}
     assert {kind for kind, offer in attached.items() if offer.unless} == {*ENDING, "pause", *UNPREPARED}
-    assert {kind for kind, offer in attached.items() if offer.differs} == {*ENDING, "pause", "limit", "switch-down"}
+    of_switches = {"switch-down", "switch-flap", "switch-split"}
+    assert {kind for kind, offer in attached.items() if offer.differs} == {*ENDING, "pause", "limit", *of_switches}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from harness.errors import TestbedError
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent, ProcessEvent
 from harness.nemesis import slow_start_fault, storm_fault
 from harness.nemesis.nemesis import Nemesis
+from harness.nemesis.plan import Step
 from harness.nemesis.storm_fault import spells
 from harness.topology.loader import load_topology
 from tests.unit.memory import MemoryTestbed, memory_ensemble
@@ -140,6 +142,27 @@ def test_followers_restart_first_and_the_leader_last() -> None:
         assert done == list(itertools.chain.from_iterable([(s, "ended"), (s, "started")] for s in (2, 3, 4, 5, 1)))
         codes = {event.code for event in it.events if isinstance(event, ProcessEvent) and event.action == "ended"}
         assert codes == {-15}
+
+
+def test_a_rolling_restart_does_not_keep_a_run_from_its_end() -> None:
+    with world() as it:
+        it.testbed.silent.add("zk2")  # it does not come to serve, and the next one waits for that
+
+        def end_the_run() -> None:
+            it.nemesis.stop()
+            time.sleep(0.5)  # it would go on now, if it had not been cut short
+            it.testbed.silent.clear()
+
+        began = time.monotonic()
+        stopper = threading.Timer(2.0, end_the_run)
+        stopper.start()
+        steps = [Step(0, 0.0, "rolling-restart", "all", None), Step(1, 60.0, "kill", "zk1", 1.0)]
+        it.nemesis.carry_out(steps, start=time.monotonic_ns())
+        stopper.join()
+        assert time.monotonic() - began < 8
+        assert it.is_whole()
+        assert [server for server, action in it.processes() if action == "ended"] == [2]
+        assert it.bites("after") == [False]
 
 
 def test_what_ends_a_rhythm_early_is_told() -> None:

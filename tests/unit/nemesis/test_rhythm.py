@@ -147,9 +147,9 @@ def test_a_turn_that_fails_is_told_and_what_it_held_is_restored() -> None:
         world = World.of(ensemble)
         fault = FlapFault(0, "switch-flap", f"net1:{FAST}", world)
         fault.inject()
-        links, testbed.set_links = testbed.set_links, _broken  # type: ignore[method-assign]  # a kernel that refuses
-        time.sleep(0.3)
-        testbed.set_links = links  # type: ignore[method-assign]  # and does not any more
+        with pytest.MonkeyPatch.context() as kernel:
+            kernel.setattr(testbed, "set_links", _broken)
+            time.sleep(0.3)
         with pytest.raises(TestbedError, match="no more links"):
             fault.probe()
         with pytest.raises(TestbedError, match="no more links"):
@@ -159,6 +159,15 @@ def test_a_turn_that_fails_is_told_and_what_it_held_is_restored() -> None:
 
 def _broken(*_links: object, **_how: object) -> tuple[int, int]:
     raise TestbedError("there are no more links")
+
+
+def test_a_link_that_does_not_obey_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.nemesis.nemesis._BITE_TIMEOUT", 0.1)
+    with memory_ensemble(DUAL) as (ensemble, testbed):
+        testbed.disobedient.add(Link("net1", "zk2"))
+        nemesis = Nemesis(ensemble, lambda _event: None, seed=0)
+        with pytest.raises(FaultError, match="did not bite"), nemesis.fault("link-flap", f"zk2:net1:{FAST}"):
+            pass
 
 
 def test_healing_twice_or_before_anything_was_broken_is_nothing() -> None:
