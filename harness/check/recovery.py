@@ -230,7 +230,8 @@ class _Timeline:
         starts = [wait.start for wait in found]
         for place, injected in enumerate(self._injections):
             end = self._injections[place + 1] - tolerance if place + 1 < len(self._injections) else self._load_end
-            here = found[bisect_left(starts, injected - tolerance) : bisect_left(starts, end)]
+            near = found[bisect_left(starts, injected - tolerance) : bisect_left(starts, end)]
+            here = [wait for wait in near if wait.until > injected]
             if here and here[-1].end is None and here[-1].length < tolerance:
                 here.pop()  # the last write of the load was lost, and nobody asked again
             if here:

@@ -137,6 +137,11 @@ class LimitFault(Fault):
     def _is_alive(self, server: int) -> bool:
         return self._world.ensemble.process_state(server) not in GONE
 
+    def _start_again(self, server: int) -> None:
+        """Start one whose death was on its way when the limit was lifted: the kernel takes its time to carry it out."""
+        with self._world.lock:
+            self._world.servers.restore(server)
+
     def _answers(self, server: int) -> bool:
         """On a machine that has much to do, one answer is enough."""
         host = self._hosts[server]
@@ -158,6 +163,8 @@ class LimitFault(Fault):
         now, begun = looked.after, self._begun.get(server, looked.before)
         refused, killed = now.refused - begun.refused, now.killed - begun.killed
         state = "alive" if looked.alive else "gone"
+        if not looked.alive and self._begun and not self._on:
+            self._start_again(server)
         if now.memory is None and not self._on:
             well = looked.alive and (looked.answered or self._answers(server))
             return (False if well else None), f"no limit holds, {now.in_use // _MB} MB in use, process {state}"

@@ -8,6 +8,7 @@ Each fault goes through the same life, and every step of it is in the events bef
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,9 @@ _LEADER_TIMEOUT = 10.0
 #: Seconds between two looks at a fault that has not healed yet.
 _POLL = 0.05
 
+#: The roles that it takes a leader to resolve.
+_LED = re.compile(r"leader|follower|minority|majority")
+
 Record = Callable[[Event], None]
 
 
@@ -45,6 +49,8 @@ class _Active:
     fault: Fault
     asked: str
     healing_since: float | None = None
+    #: When it is to be healed, monotonic seconds; None where whoever injected it will say.
+    due: float | None = None
 
 
 class Nemesis:
@@ -129,7 +135,7 @@ class Nemesis:
                 self._wait_until(start / 1e9 + at_s)
                 if self._stopping.is_set():
                     return
-                self._do(entries)
+                self._do(entries, start / 1e9)
             self._wait_until_healed(list(self._active.values()))
         finally:
             self.heal_all()
@@ -160,12 +166,16 @@ class Nemesis:
             if problems:
                 raise problems[0]
 
-    def _do(self, entries: Sequence[tuple[int, Step]]) -> None:
+    def _do(self, entries: Sequence[tuple[int, Step]], start: float) -> None:
         """Everything of one moment: heal first; inject all before looking at any."""
         for inject, step in entries:
             if not inject and step.id in self._active:
                 self._heal(self._active[step.id])
-        begun = [self._inject(step.id, step.fault, step.target) for inject, step in entries if inject]
+        begun = [
+            self._inject(step.id, step.fault, step.target, due=start + step.end_s if step.for_s is not None else None)
+            for inject, step in entries
+            if inject
+        ]
         for active in begun:
             self._prove_bite(active)
             if not KINDS[active.fault.kind].lasts:
@@ -181,14 +191,14 @@ class Nemesis:
 
     # --- the life of a fault -----------------------------------------------------------------------------
 
-    def _inject(self, fault_id: int, kind: str, asked: str) -> _Active:
+    def _inject(self, fault_id: int, kind: str, asked: str, *, due: float | None = None) -> _Active:
         with self._lock:
             self._next_id = max(self._next_id, fault_id + 1)
             try:
                 fault = make_fault(fault_id, kind, self._resolve(kind, asked), self._world)
             except ValueError as problem:
                 raise FaultError(str(problem), where=f"{kind} {asked}") from problem
-            active = _Active(fault, asked)
+            active = _Active(fault, asked, due=due)
             self._look_before(active)
             self._tell(active, FaultAction.INJECT)
             # It counts as active before it is injected: half an injection is healed, too.
@@ -266,14 +276,20 @@ class Nemesis:
         if kind not in KINDS:
             raise FaultError("there is no such kind of fault", where=kind, next_step=f"kinds: {', '.join(KINDS)}")
         aim = KINDS[kind].aim
-        leader = self._leader() if is_role(aim, asked) else None
+        leader = self._leader() if is_role(aim, asked) and _LED.search(asked) else None
         busy = {a.fault.target for a in self._active.values() if a.fault.kind == kind and a.healing_since is None}
         return resolve_target(aim, asked, self._ensemble.topology, leader=leader, rng=self._random, busy=busy)
 
     def _leader(self) -> int | None:
-        """The current leader; waits a while for one, because an election may be going on."""
+        """The current leader; waits a while for one, because an election may be going on.
+
+        What is to be healed meanwhile is healed: it may be why there is none.
+        """
         deadline = time.monotonic() + _LEADER_TIMEOUT
-        while (leader := self._ensemble.leader()) is None and time.monotonic() < deadline:
+        while (leader := self._ensemble.leader()) is None and (now := time.monotonic()) < deadline:
+            for active in list(self._active.values()):
+                if active.due is not None and active.due <= now:
+                    self._heal(active)
             time.sleep(_POLL)
         return leader
 

@@ -62,11 +62,14 @@ class Trial:
             return True if given.end is End.RESET and not given.answered else _unless(given.answered)
         if kind is Kind.TIMEOUT:
             return not given.answered
-        if kind is Kind.LIMIT_DATA:
-            return self._is_cut(given, beside)
-        if kind is Kind.SLICER and self.ways == (Way.DOWN,):
+        return self._by_what_came(given, beside, 1 / len(self.ways) if some else 1.0)
+
+    def _by_what_came(self, given: Sample, beside: Sample, part: float) -> bool | None:
+        if self.toxic.kind is Kind.LIMIT_DATA:
+            return self._is_cut(given)
+        if self.toxic.kind is Kind.SLICER and self.ways == (Way.DOWN,):
             return self._is_sliced(given, beside)
-        return self._is_late(given, beside, 1 / len(self.ways) if some else 1.0)
+        return self._is_late(given, beside, part)
 
     def is_sound(self, beside: Sample) -> bool:
         """Whether the server itself did what it does where nothing is wrong, so that it can be compared."""
@@ -78,12 +81,12 @@ class Trial:
             return beside.received > self.toxic.size
         return beside.answered
 
-    def _is_cut(self, given: Sample, beside: Sample) -> bool | None:
+    def _is_cut(self, given: Sample) -> bool | None:
         if self.ways == (Way.UP,):
             return not given.answered
-        if given.received <= self.toxic.size:
-            return True
-        return False if given.received == beside.received else None
+        if given.received > self.toxic.size:
+            return False
+        return True if given.end in (End.CLOSED, End.RESET) else None
 
     def _is_sliced(self, given: Sample, beside: Sample) -> bool | None:
         """By the segments that it came in, whatever time they took."""
@@ -171,7 +174,7 @@ def _down(toxic: ToxicSpec, service: Service, much: int) -> Trial | None:
         cut = Trial(question, toxic, (Way.DOWN,), 0.0, _SILENCE_MS, False)
         return cut if much > toxic.size else None
     if toxic.kind is Kind.SLICER:
-        enough = much / (toxic.size + toxic.variation) >= 2 * (1 + much / _OWN_PIECE)
+        enough = much / (toxic.size + toxic.variation) >= max(4.0, 2 * (1 + much / _OWN_PIECE))
         return Trial(question, toxic, (Way.DOWN,), 0.0, _DOWN_MS + _SILENCE_MS, False) if enough else None
     expected = much / toxic.rate
     if expected < _LEAST_MS:

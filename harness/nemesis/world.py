@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.history.records import Measurement
-from harness.nemesis.holds import LimitHolds, LinkHolds, NicHolds, RuleHolds, ServerHolds, ShapeHolds, SplitHolds
+from harness.nemesis.holds import LimitHolds, LinkHolds, RuleHolds, ServerHolds, ShapeHolds
+from harness.nemesis.port_holds import NicHolds, SplitHolds
 from harness.nemesis.stream_holds import StreamHolds
 from harness.nemesis.trials import expect
 from harness.testbed.handles import Link, Testbed

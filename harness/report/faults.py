@@ -168,8 +168,10 @@ def targets(text: str) -> tuple[str, ...]:
 
 def parts_hit(fault: FaultStory, known: Collection[str]) -> tuple[str, ...]:
     """The switches, NICs and hosts, of those that there are, that a fault's target names."""
+    # islands are those of a switch, which is all that breaks
+    said = fault.target.partition(":")[0] if fault.kind == "switch-split" else fault.target
     found: list[str] = []
-    for name in _NAME.findall(fault.target):
+    for name in _NAME.findall(said):
         found += [name] if name in known else [part for part in name.split(":") if part in known]
     return tuple(dict.fromkeys(found))
 

@@ -240,21 +240,23 @@ class Server:
                 return wire.Done(started, time.monotonic_ns()), None
 
     def _look(self, request: wire.Look) -> wire.Reply:
+        reply: wire.Reply
         match request:
             case wire.GetLinks():
-                return wire.Links(self._network.links())
-            case wire.Reach():
-                return wire.Paths(self._network.reach(request))
+                reply = wire.Links(self._network.links())
             case wire.GetNics():
-                return wire.Nics(self._network.nics(request.switches))
+                reply = wire.Nics(self._network.nics(request.switches))
+            case wire.Reach():
+                reply = wire.Paths(self._network.reach(request))
             case wire.GetLacking():
-                return wire.Lacking(self._network.lacking())
+                reply = wire.Lacking(self._network.lacking())
             case wire.GetTrains():
-                return wire.Trains(self._network.arrivals())
+                reply = wire.Trains(self._network.arrivals())
             case wire.GetProcesses():
-                return wire.Processes(self._processes.states())
+                reply = wire.Processes(self._processes.states())
             case wire.GetStates():
-                return wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
+                reply = wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
+        return reply
 
     def _change(self, request: wire.Change) -> None:
         match request:

@@ -13,7 +13,7 @@ the kernel removes it with that socket. It comes and goes for all switches at on
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from harness.testbed.netlink import (
     APPEND,
@@ -28,6 +28,8 @@ from harness.testbed.netlink import (
     text,
     transaction,
 )
+from harness.testbed.spaces import Cable
+from harness.testbed.wire import Split
 
 #: The indexes of a switch's ports, by island; the last one has whatever else is plugged into that switch.
 Islands = tuple[tuple[int, ...], ...]
@@ -43,6 +45,44 @@ _CAME_BY, _LEAVES_BY = 4, 5
 _REGISTER, _NOT_IN = 1, 1
 #: A set's keys are interface indexes, in the machine's own order.
 _INDEX, _TYPE_INDEX = struct.Struct("=I"), 20
+
+
+class Splits:
+    """Remembers which switches are in islands, so that the port of a container that starts meanwhile is on its own.
+
+    Args:
+        make: makes the filter, where the switches are; at the first time that it is needed.
+    """
+
+    def __init__(self, make: Callable[[], SwitchFilter]) -> None:
+        self._make = make
+        self._wanted: tuple[Split, ...] = ()
+        self._filter: SwitchFilter | None = None
+
+    def want(self, splits: Sequence[Split]) -> None:
+        """From now on, these and no others; nothing is changed before `apply`."""
+        self._wanted = tuple(splits)
+
+    def apply(self, ports: Mapping[Cable, int]) -> None:
+        """Let the ports that there are be in their islands.
+
+        Raises:
+            OSError: the kernel refused; what held goes on holding.
+        """
+        if self._filter is None:
+            if not self._wanted:
+                return
+            self._filter = self._make()
+        self._filter.set(
+            [
+                tuple(tuple(ports[h, split.switch] for h in i if (h, split.switch) in ports) for i in split.islands)
+                for split in self._wanted
+            ]
+        )
+
+    def part(self, switch: str, one: str, other: str) -> bool:
+        """Whether two hosts of a switch shall be on different islands."""
+        return any(split.parts(switch, one, other) for split in self._wanted)
 
 
 class SwitchFilter:

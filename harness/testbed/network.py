@@ -26,10 +26,10 @@ from harness.errors import TestbedError
 from harness.testbed import kernel, wire
 from harness.testbed.bridge import EngineBridge
 from harness.testbed.filters import Filters, refusals
-from harness.testbed.islands import SwitchFilter
+from harness.testbed.islands import Splits, SwitchFilter
 from harness.testbed.measuring import Measurer
 from harness.testbed.netlink import Message, set_link
-from harness.testbed.nics import HostNic, nic_state
+from harness.testbed.nics import HostNics, nic_state
 from harness.testbed.queues import Queues
 from harness.testbed.reach import HOST_DOWN, End, Prober, broadcast_address, broadcast_socket, probe_socket
 from harness.testbed.shaping import lacking
@@ -88,12 +88,8 @@ class Network:
         self._made: list[int] = []
         self._prober = Prober()
         self._filters = Filters(self._standing, lambda host: self._hosts[host] is not self._nowhere)
-        #: NICs that their hosts have set down, also those that are not there now; and what it takes to set them up.
-        self._nics_down: set[Cable] = set()
-        self._nics: dict[Cable, HostNic] = {}
-        #: Switches that have fallen apart, and the filter that makes it so, once there has been one.
-        self._splits: tuple[wire.Split, ...] = ()
-        self._islands: SwitchFilter | None = None
+        self._nics = HostNics(lambda cable: self._way_out(cable, wire.Side.OUT), self._containers.__contains__)
+        self._splits = Splits(self._switch_filter)
         self._queues = Queues(self._way_out)
         self._measurer = Measurer(self._train_socket)
         # The thread that ends the agent restores what the main thread may be cutting right now.
@@ -161,12 +157,12 @@ class Network:
             return []
         # also what others have cut: whoever looks at an ensemble that is broken need not wait for it
         down: set[tuple[str | None, str]] = {(link.host, link.switch) for link in self.links() if not link.up}
-        down |= self._nics_down
+        down |= self._nics.down
         return [
             p
             for p in dead
             if not {(end, p.switch) for end in (None, p.source, p.destination)} & down
-            and not any(split.parts(p.switch, p.source, p.destination) for split in self._splits)
+            and not self._splits.part(p.switch, p.source, p.destination)
         ]
 
     def _make_switches(self, space: Space, names: tuple[str, ...]) -> None:
@@ -227,10 +223,10 @@ class Network:
                 self._built(self._switches).set_link(plug.port, up=False)
         with self._breaking:
             if not self._ending:
-                self._split()
+                self._splits.apply(self._port_indexes())
                 for switch in plugs:
-                    if (host, switch) in self._nics_down:
-                        self._set_nic((host, switch), up=False)
+                    if (host, switch) in self._nics.down:
+                        self._nics.apply((host, switch))
         self._await_paths(host)
         with self._breaking:
             if not self._ending:
@@ -266,7 +262,7 @@ class Network:
             cable = (host, nic.switch)
             if (port := self._ports.pop(cable, None)) is not None:
                 port.probe.close()
-            self._nics.pop(cable, None)
+            self._nics.forget(cable)
             self._measurer.forget(cable)
             self._queues.forget(cable)
         self._filters.forget(host)
@@ -358,21 +354,11 @@ class Network:
         with self._breaking:
             if not self._ending:
                 for change in changes:
-                    cable = (change.host, change.switch)
-                    (self._nics_down.discard if change.up else self._nics_down.add)(cable)
-                    self._set_nic(cable, up=change.up)
+                    self._set_nic((change.host, change.switch), up=change.up)
 
     def _set_nic(self, cable: Cable, *, up: bool) -> None:
-        """Set a NIC up or down, unless it is a container's that does not run."""
-        port = self._ports.get(cable)
-        if port is None:
-            return
-        if cable[0] not in self._containers:
-            # made here, with the routes of its networks alone, which come back by themselves
-            self._hosts[cable[0]].route.send_all([set_link(port.nic, up=up)])
-            return
         try:
-            self._nics.setdefault(cable, HostNic(port.nic)).set(self._hosts[cable[0]].netlink, up=up)
+            self._nics.set(cable, up=up)
         except NetlinkError as problem:
             if problem.code != errno.ENODEV or self._nowhere is None:
                 raise
@@ -386,25 +372,16 @@ class Network:
                     raise TestbedError("there is no such NIC", where=f"{host}:{split.switch}")
         with self._breaking:
             if not self._ending:
-                self._splits = splits
-                self._split()
+                self._splits.want(splits)
+                self._splits.apply(self._port_indexes())
 
-    def _split(self) -> None:
-        """Let the ports that there are now be in their islands."""
-        if self._islands is None:
-            if not self._splits:
-                return
-            with self._standing(None):
-                self._islands = SwitchFilter()
-        self._islands.set(
-            [
-                tuple(
-                    tuple(port.index for host in island if (port := self._ports.get((host, split.switch))) is not None)
-                    for island in split.islands
-                )
-                for split in self._splits
-            ]
-        )
+    def _port_indexes(self) -> dict[Cable, int]:
+        """Of the switches' ports that have a cable now."""
+        return {cable: port.index for cable, port in self._ports.items()}
+
+    def _switch_filter(self) -> SwitchFilter:
+        with self._standing(None):
+            return SwitchFilter()
 
     def set_rules(self, rules: tuple[wire.Rule, ...]) -> None:
         """Let these filters hold and no others, in one batch."""
@@ -475,10 +452,7 @@ class Network:
                 for index in self._made:
                     with contextlib.suppress(NetlinkError):
                         netlink.link("del", index=index)
-            for (host, _switch), nic in list(self._nics.items()):
-                kernel.setns(self._hosts[host].descriptor, kernel.CLONE_NEWNET)
-                with IPRoute() as netlink, contextlib.suppress(NetlinkError):
-                    nic.set(netlink, up=True)
+            self._nics.restore()
             self._filters.restore()
             self._queues.restore()
 
@@ -508,7 +482,7 @@ class Network:
             except NetlinkError as problem:
                 if problem.code != errno.ENODEV or self._nowhere is None:
                     raise  # else the container has just ended
-            found.append(wire.NicState(switch, host, 0, (host, switch) not in self._nics_down))
+            found.append(wire.NicState(switch, host, 0, (host, switch) not in self._nics.down))
         return tuple(found)
 
     def reach(self, request: wire.Reach) -> tuple[wire.Path, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 
 from pyroute2 import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST
@@ -16,7 +17,12 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_NEWROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from harness.testbed import wire
+from harness.testbed import kernel, wire
+from harness.testbed.netlink import set_link
+from harness.testbed.spaces import Cable, Space
+
+#: Finds a NIC's namespace and its interface there; None while it is not there.
+Find = Callable[[Cable], tuple[Space, int] | None]
 
 #: Of the kernel's headers: if.h, rtnetlink.h, if_addr.h.
 _UP = 1
@@ -26,6 +32,56 @@ _COME_BACK = (1, 2, 9)
 #: An address that was there before need not be looked for on the network again.
 _NO_DUPLICATES = 0x02
 _REQUEST = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+
+
+class HostNics:
+    """Remembers which NICs shall be down, so that a container that starts meanwhile has them down, too.
+
+    Args:
+        find: finds interfaces.
+        is_container: whether a host is one; others were made here, with the routes of their own networks alone.
+    """
+
+    def __init__(self, find: Find, is_container: Callable[[str], bool]) -> None:
+        self._find, self._is_container = find, is_container
+        self.down: set[Cable] = set()
+        self._kept: dict[Cable, HostNic] = {}
+
+    def set(self, cable: Cable, *, up: bool) -> None:
+        """Set a NIC up or down, or have it so when it is there.
+
+        Raises:
+            OSError, NetlinkError: the kernel refused, or the interface has just gone.
+        """
+        (self.down.discard if up else self.down.add)(cable)
+        self.apply(cable)
+
+    def apply(self, cable: Cable) -> None:
+        """Let a NIC be as it shall be, if it is there.
+
+        Raises:
+            OSError, NetlinkError: as above.
+        """
+        if (found := self._find(cable)) is None:
+            return
+        space, index = found
+        up = cable not in self.down
+        if not self._is_container(cable[0]):
+            space.route.send_all([set_link(index, up=up)])
+        else:
+            self._kept.setdefault(cable, HostNic(index)).set(space.netlink, up=up)
+
+    def forget(self, cable: Cable) -> None:
+        """A NIC has gone."""
+        self._kept.pop(cable, None)
+
+    def restore(self) -> None:
+        """Set those of containers up again, in whatever thread; raises nothing."""
+        for cable, nic in list(self._kept.items()):
+            if (found := self._find(cable)) is not None:
+                kernel.setns(found[0].descriptor, kernel.CLONE_NEWNET)
+                with IPRoute() as netlink, contextlib.suppress(NetlinkError):
+                    nic.set(netlink, up=True)
 
 
 class HostNic:

@@ -178,6 +178,12 @@ def test_a_request_on_its_way_when_the_fault_came_belongs_to_it() -> None:
     assert found.outage is not None and found.outage.start == 5 * SECOND, "an outage does not begin before its fault"
 
 
+def test_a_wait_that_ended_when_the_fault_came_is_none_of_its_outage() -> None:
+    operations = [*steady("a", 0, 4.2), write("a", 4.3, 4.95), *steady("a", 5.5, 20, every=0.5)]
+    (found,) = measure(evidence(operations, fault(5, 15)))
+    assert 0 <= found.write_outage_s < 0.02
+
+
 def test_each_fault_has_its_own_outage() -> None:
     operations = [
         *steady("a", 0, 5),

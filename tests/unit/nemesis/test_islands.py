@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from harness.errors import FaultError
 from harness.nemesis import islands
-from harness.nemesis.holds import SplitHolds
 from harness.nemesis.kinds import Aim
 from harness.nemesis.nemesis import Nemesis
+from harness.nemesis.port_holds import SplitHolds
 from harness.nemesis.targets import check_target, is_role, resolve_target
 from harness.testbed.wire import Split
 from harness.topology.loader import load_topology

@@ -40,6 +40,7 @@ WRONG = {
     "slicer 8B varying 8B every 1ms on clients": 'found "8B"; allowed: a size from 1B to 7B',
     "slicer 16B every 1ms on servers": 'servers refuse whose greeting comes in pieces, so between them found "16B"',
     "slicer 64B every 1ms on servers downstream": "slicer 64B every 1ms could not be seen downstream alone",
+    "slicer 40B varying 20B every 1ms on zk1 > zk2 downstream": "slicer 40B varying 20B every 1ms could not be seen",
     "limit_data 2MB on clients": 'found "2MB"; allowed: a size from 1B to 500000B',
     "limit_data 100kB on clients downstream": "limit_data 100000B could not be seen downstream alone; allowed: up to",
     "bandwidth 1mbit on zk1 > zk2 downstream": "bandwidth 1000kbit could not be seen downstream alone; allowed: up",

@@ -115,7 +115,7 @@ KNOWN = {"zk1", "zk2", "zk3", "c1", "net1", "net2", "zk1:net1", "zk2:net1"}
         ("zk2:net1:500ms", ("zk2:net1",)),
         ("zk1,zk3", ("zk1", "zk3")),
         ("zk2:ahead 5s", ("zk2",)),
-        ("net1:zk1,c1 | zk2,zk3", ("net1", "zk1", "c1", "zk2", "zk3")),
+        ("zk1,c1 | zk2,zk3", ("zk1", "c1", "zk2", "zk3")),
         ("loss 10% on zk2:net1 in", ("zk2:net1",)),
         ("zk1 > zk2 over net2", ("zk1", "zk2", "net2")),
         ("delay 50ms on everything", ()),
@@ -123,6 +123,10 @@ KNOWN = {"zk1", "zk2", "zk3", "c1", "net1", "net2", "zk1:net1", "zk2:net1"}
 )
 def test_the_parts_that_a_target_names(target: str, hit: tuple[str, ...]) -> None:
     assert parts_hit(FaultStory(0, "any", target, "", 0), KNOWN) == hit
+
+
+def test_of_a_switch_that_falls_into_islands_no_host_is_hit() -> None:
+    assert parts_hit(FaultStory(0, "switch-split", "net1:zk1,c1 | zk2,zk3", "", 0), KNOWN) == ("net1",)
 
 
 times = st.tuples(st.floats(0, 99), st.floats(0, 60), st.sampled_from(["kill zk1", "switch-down network-number-one"]))
