@@ -24,6 +24,7 @@ from operator import itemgetter
 
 import msgspec
 
+from harness.check.claims import claims_of
 from harness.check.evidence import Evidence
 from harness.check.expectation import Stop, stops
 from harness.check.faults_proved import first_steps, never_injected
@@ -49,14 +50,6 @@ GUARANTEE = Guarantee("recovery", "After each fault the clients' writes are answ
 ONSET = 3 * SECOND
 #: Fewer attempts to write than this between two faults, or while one is on, are too few to tell.
 MIN_ATTEMPTS = 5
-
-_CLAIMS = {
-    "switch-down": ("NR-01",),
-    "link-down": ("NR-03",),
-    "kill": ("SZ-01",),
-    "pause": ("SZ-01",),
-    "restart": ("SE-09",),
-}
 
 
 @dataclass(frozen=True)
@@ -363,5 +356,5 @@ def _claims(found: tuple[FaultRecovery, ...], evidence: Evidence) -> tuple[str, 
     claims: list[str] = []
     for recovery in found:
         control = recovery.fault.fault in NETWORK_FAULTS and sentence(recovery.fault, evidence) is not None
-        claims += ("NR-11",) if control else _CLAIMS.get(recovery.fault.fault, ())
+        claims += ("NR-11",) if control else claims_of(recovery.fault)
     return tuple(dict.fromkeys(claims))

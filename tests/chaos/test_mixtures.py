@@ -16,6 +16,7 @@ from harness.judge_and_tell import judge_and_tell
 from harness.nemesis.kinds import KINDS
 from harness.run import perform
 from harness.scenario import make_request
+from tests.chaos.conftest import LACKED
 from tests.chaos.test_scenarios import proved, told
 from tests.integration.command_line import zkchaos
 from tests.integration.conftest import require
@@ -43,7 +44,7 @@ def test_a_mixture(plan: str, seed: int, namespaces_allowed: None, java: None, t
     try:
         folder = perform(request, tmp_path / "run")
     except EnvironmentLacking as lacking:
-        require("toxiproxy" if plan == "mixed-streams" else "fuse", str(lacking))
+        require(LACKED.get(type(lacking), "zookeeper"), str(lacking))
         raise
     judgement, page = judge_and_tell(folder)
     assert page.is_file()

@@ -295,6 +295,25 @@ def test_an_unknown_kind_of_fault_is_measured_without_a_prediction() -> None:
     assert verdict.claims == () and verdict.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "target", "claims"),
+    [
+        ("switch-flap", "net1:500ms", ("NR-05",)),
+        ("nic-down", "zk1:net1", ("NR-03",)),
+        ("partition", "zk1 > zk2 port quorum", ("NR-08",)),
+        ("partition", "zk1 > zk2,zk3", ("NR-07",)),
+        ("partition", "zk1 | zk2,zk3", ()),
+        ("packets", "delay 200ms on net1", ("NR-06",)),
+        ("packets", "loss 50% on zk1:net1 out", ("NR-07",)),
+        ("packets", "loss 10% on net1", ("NR-06",)),
+        ("packets", "rate 1mbit on net1", ()),
+        ("disk", "zk1:full", ()),
+    ],
+)
+def test_what_a_fault_puts_to_the_test(kind: str, target: str, claims: tuple[str, ...]) -> None:
+    assert check(evidence(one_outage(), fault(5, 15, kind, target))).claims == claims
+
+
 def test_a_damaged_history_is_unknown() -> None:
     sound = evidence(one_outage(), fault(5, 15))
     nothing = dataclasses.replace(sound, operations=())
