@@ -180,7 +180,8 @@ class ClockFault(Fault):
         apart = f", of which other faults make {others:+.3f} s" if others else ""
         found = Measurement(what, f"{look.text}{apart}{self._so_far(looks)}", healthy=looks[-1].shows(0.0))
         if self._begun is not None and not self._healed and is_so(self._clock, looks):
-            return True, found
+            # a clock that jumps is right at times, and what was seen of it together speaks for the fault
+            return True, Measurement(what, found.found, healthy=False)
         if is_right(self._clock, looks, watched=self._begun is not None):
             return False, found
         # before it begins, or after it was healed, whatever is wrong is wrong, but is not what this fault does

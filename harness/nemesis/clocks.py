@@ -48,8 +48,8 @@ class Skew:
         del since
         return self.seconds
 
-    def pause(self, since: float) -> float | None:
-        """Seconds until that is another one; None where it never is."""
+    def pause(self, since: float) -> None:
+        """Seconds until that is another one: it never is."""
         del since
 
 

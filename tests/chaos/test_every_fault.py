@@ -60,7 +60,7 @@ MANNERS: dict[str, tuple[str, ...]] = {
         "isolate leader port quorum",
         "zk1 > zk2 port election",
         "isolate zk3 rejected",
-        "zk1 > zk3 over net1 port quorum rejected",
+        "zk1,zk2,zk3 > zk1,zk2,zk3 over net1 port quorum rejected",
         "c1 | zk1",
     ),
     "packets": (

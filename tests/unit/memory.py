@@ -23,6 +23,7 @@ from harness.testbed.wire import Arrivals, LinkState, NicState, Rule, Shape, Sid
 from harness.testbed.wire import Path as Reached
 from harness.topology.model import Server, Topology
 from harness.zookeeper.ensemble import Ensemble
+from harness.zookeeper.launch import Preparation
 
 
 @dataclass
@@ -261,6 +262,7 @@ class _Plain:
     """Starts a server without any files."""
 
     testbed: MemoryTestbed
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)
 
     def prepare(self, server: Server, folder: ServerFolder) -> None:
         """Nothing to prepare."""
