@@ -34,7 +34,7 @@ demo: setup ## one switch dies under load: 20 seconds, and a page that says what
 	@$(BIN)/zkchaos run switch-failure --topology dual-net
 
 test: setup ## all tests: pure ones, ones with real servers, and the scenarios
-	$(BIN)/pytest tests $(PYTEST_ARGS)
+	$(BIN)/pytest tests -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # A busy machine of two cores makes single examples slow now and then; pytest-timeout bounds the whole test. In CI the
@@ -15,3 +16,13 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("zkchaos"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "zkchaos"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: the scenarios, which mostly wait, beside all others, which come one after another.
+
+    Those others look at what is left of killed processes, fill disks, and count what an engine has.
+    """
+    for item in items:
+        if item.get_closest_marker("chaos") is None:
+            item.add_marker(pytest.mark.xdist_group("one after another"))
