@@ -16,6 +16,9 @@ endif
 # More arguments for pytest, as in: make test PYTEST_ARGS='-x -k topology'
 PYTEST_ARGS ?=
 
+# Which tests, as in: make test TESTS=tests/unit
+TESTS ?= tests
+
 # What make image shall make instead of all, as in: make image IMAGE_ARGS='--zookeeper 3.8.6'
 IMAGE_ARGS ?=
 
@@ -34,7 +37,7 @@ demo: setup ## one switch dies under load: 20 seconds, and a page that says what
 	@$(BIN)/zkchaos run switch-failure --topology dual-net
 
 test: setup ## all tests: pure ones, ones with real servers, and the scenarios
-	$(BIN)/pytest tests $(PYTEST_ARGS)
+	$(BIN)/pytest $(TESTS) -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check
@@ -42,7 +45,7 @@ lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/mypy
 
 chaos: setup ## only the scenarios: tests marked `chaos`
-	$(BIN)/pytest tests -m chaos $(PYTEST_ARGS)
+	$(BIN)/pytest $(TESTS) -m chaos $(PYTEST_ARGS)
 
 soak: setup ## `mixed` with one seed after another for HOURS (1), from SEED (1) on, until one is not valid
 	@limit=$$(awk 'BEGIN { print int("$(HOURS)" * 3600) }'); \

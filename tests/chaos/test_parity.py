@@ -22,7 +22,7 @@ from harness.run import perform
 from harness.scenario import make_request
 from harness.stage.make import TESTBEDS
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(480)]  # the engine's subnets may be another's first
 
 #: Faults of switches, cables and processes, and a switch that dies and comes back while a server is down. Of the other
 #: kinds, what each is made of is tried on every testbed by itself.

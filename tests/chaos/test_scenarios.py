@@ -1,8 +1,8 @@
 """Whole scenarios on real servers: what should survive does, and the controls, which should not, do not.
 
-One suite for all testbeds: every plan of the library is performed on Docker, and through the helper container what its
-own part of the work is. On namespaces `switch-failure` on dual-net and `follower-restart` are not here: the tests of
-the command line, of the wheel and of leaks run them.
+One suite for all testbeds: every plan of the library is performed on Docker, as root and through the helper container.
+On namespaces `switch-failure` on dual-net and `follower-restart` are not here: the tests of the command line, of the
+wheel and of leaks run them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from harness.judge_and_tell import judge_and_tell
 from harness.nemesis.plan_loader import library_plans
 from harness.run import perform
 from harness.scenario import Request, make_request
+from harness.stage.make import ON_ENGINE
 from tests.chaos.conftest import LACKED, everywhere
 from tests.integration.conftest import require
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(480)]  # the engine's subnets may be another's first
 
 #: A scenario that should be survived; the promise of ZooKeeper that this shows, if any.
 Survived = tuple[Callable[..., Request], str]
@@ -193,7 +194,7 @@ def test_no_plan_of_the_library_is_left_out() -> None:
     ("name", "place"),
     everywhere(
         [(name, "namespaces") for name in (*LIBRARY, *PARTITIONS, *MORE, *CHOSEN) if name not in ELSEWHERE]
-        + [(name, "docker") for name in LIBRARY],
+        + [(name, testbed) for testbed in ON_ENGINE for name in LIBRARY],
         list(SURVIVED),
     ),
     indirect=["place"],
@@ -268,7 +269,7 @@ def test_a_stop_that_does_not_come_is_a_violation(place: str, tmp_path: Path) ->
     assert expectation.witnesses[1].operation
 
 
-@pytest.mark.parametrize("place", ["namespaces", "docker"], indirect=True)
+@pytest.mark.parametrize("place", ["namespaces", *ON_ENGINE], indirect=True)
 def test_faults_that_the_seed_draws(place: str, tmp_path: Path) -> None:
     """The first slot of `mixed`; which fault it is, is the same for this seed at all times."""
     request = make_request("mixed", seed=4, duration_s=18.0, testbed=place)

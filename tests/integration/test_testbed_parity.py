@@ -169,7 +169,7 @@ def test_switches_and_cables(make_bed: Make) -> None:
 def test_a_process_is_paused_killed_and_started_again(make_bed: Make) -> None:
     bed = make_bed(load_topology("dual-net"))
     first = bed.start("zk2")
-    assert bed.testbed.state(first) == "S"
+    wait_for(lambda: bed.testbed.state(first) == "S")
     assert bed.testbed.exited(first) is None
     bed.testbed.signal(first, signal.SIGSTOP)
     wait_for(lambda: bed.testbed.state(first) == "T")
@@ -189,7 +189,7 @@ def test_a_process_is_paused_killed_and_started_again(make_bed: Make) -> None:
     second = bed.start("zk2")
     assert second.pid != first.pid
     assert second.started > end.at
-    assert bed.testbed.state(second) == "S"
+    wait_for(lambda: bed.testbed.state(second) == "S")
     assert bed.testbed.exited(second) is None
     assert bed.testbed.exited(first) is not None
 

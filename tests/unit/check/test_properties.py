@@ -107,7 +107,7 @@ def test_lost_replies_are_resolved_as_they_were(run: SyntheticRun) -> None:
     assert not any(op.written in values for op in lost.not_happened if op.written is not None)
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.integers(0, 40), st.sampled_from(DAMAGES), st.integers(0, 10**9))
 def test_damage_anywhere_is_found(seed: int, damage: Damage, chance: int) -> None:
     damaged = damage.apply(made(seed), Random(chance))

@@ -307,7 +307,7 @@ def toml(value: object) -> str:
     return str(value)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(steps=_STEPS, random=_RANDOM, duration=_TIMES | st.none(), seed=st.integers(), other=st.floats())
 def test_any_structure_is_a_plan_that_expands_or_a_plan_error(
     steps: list[object], random: list[object], duration: str | None, seed: int, other: float

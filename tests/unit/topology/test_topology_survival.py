@@ -111,7 +111,7 @@ def _situations(draw: st.DrawFn) -> tuple[Topology, frozenset[str], frozenset[st
     )
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(_situations())
 def test_prediction_is_what_brute_force_finds(
     situation: tuple[Topology, frozenset[str], frozenset[str], frozenset[int]],
