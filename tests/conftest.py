@@ -21,6 +21,7 @@ settings.register_profile("thorough", settings.get_profile("zkchaos"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "zkchaos"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: integration tests one after another, beside them pure ones and scenarios.
 
