@@ -16,8 +16,15 @@ endif
 # More arguments for pytest, as in: make test PYTEST_ARGS='-x -k topology'
 PYTEST_ARGS ?=
 
-# Which tests, as in: make test TESTS=tests/unit
-TESTS ?= tests
+# Which tests instead of all, as in: make test TESTS=tests/unit
+TESTS ?=
+
+# A folder for JUnit's files, if they are wanted.
+JUNIT ?=
+
+# Integration tests look at what is left of killed processes, fill disks, and count what an engine has: one after
+# another. Pure tests and scenarios, which mostly wait, do not mind each other.
+TWO_AT_ONCE := -n 2 --maxschedchunk 1
 
 # What make image shall make instead of all, as in: make image IMAGE_ARGS='--zookeeper 3.8.6'
 IMAGE_ARGS ?=
@@ -37,7 +44,12 @@ demo: setup ## one switch dies under load: 20 seconds, and a page that says what
 	@$(BIN)/zkchaos run switch-failure --topology dual-net
 
 test: setup ## all tests: pure ones, ones with real servers, and the scenarios
-	$(BIN)/pytest $(TESTS) -n 2 --dist loadgroup $(PYTEST_ARGS)
+ifneq ($(TESTS),)
+	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
+else
+	$(BIN)/pytest tests/integration $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/integration.xml)
+	$(BIN)/pytest tests/unit tests/chaos $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
+endif
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check
@@ -45,7 +57,7 @@ lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/mypy
 
 chaos: setup ## only the scenarios: tests marked `chaos`
-	$(BIN)/pytest $(TESTS) -m chaos $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m chaos $(PYTEST_ARGS)
 
 soak: setup ## `mixed` with one seed after another for HOURS (1), from SEED (1) on, until one is not valid
 	@limit=$$(awk 'BEGIN { print int("$(HOURS)" * 3600) }'); \

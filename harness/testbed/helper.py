@@ -166,12 +166,13 @@ def engine_pid(engine: docker.DockerClient) -> int:
     It is the engine, or whoever opened the socket for it (as systemd does), in the engine's network namespace.
     """
     adapter = engine.api.get_adapter(engine.api.base_url)
-    if not isinstance(adapter, UnixHTTPAdapter):
+    peer = getattr(socket, "SO_PEERCRED", None)  # not on a Mac, where an engine is never beside us
+    if peer is None or not isinstance(adapter, UnixHTTPAdapter):
         return 0
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(adapter.socket_path)
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            credentials = connection.getsockopt(socket.SOL_SOCKET, peer, struct.calcsize("3i"))
         except OSError:
             return 0
     return int(struct.unpack("3i", credentials)[0])

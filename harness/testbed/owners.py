@@ -7,6 +7,7 @@ A thing may be removed only where it is certain that its owner is gone; where th
 from __future__ import annotations
 
 import enum
+import errno
 import hashlib
 import os
 import re
@@ -17,6 +18,15 @@ _PATTERN = re.compile(
     r"(?P<machine>[0-9a-f]{12})/(?P<boot>[0-9a-f-]{36})/(?P<space>pid:\[\d{1,20}\])/(?P<pid>\d{1,7})/(?P<start>\d{1,20})",
     re.ASCII,
 )
+
+
+#: Whether the kernel tells of processes here. It does not on a Mac, say, from where an engine in a virtual machine is
+#: used; there psutil is asked.
+_HAS_PROC = Path("/proc/self/stat").exists()
+#: What stands for the boot and the pid namespace where there is no /proc. A process's start is the wall clock's there,
+#: and tells one boot from another well enough.
+_NO_BOOT = "00000000-0000-0000-0000-000000000000"
+_NO_SPACE = "pid:[0]"
 
 
 class Life(enum.StrEnum):
@@ -36,12 +46,13 @@ class Owner:
 
     #: Twelve hexadecimal digits, the same after a reboot.
     machine: str
-    #: The kernel's id of this boot.
+    #: The kernel's id of this boot; zeros where it has none.
     boot: str
     #: The pid namespace that `pid` counts in, as `pid:[4026531836]`.
     space: str
     pid: int
-    #: Clock ticks from the boot to the process's start: a pid that is used again has another one.
+    #: Clock ticks from the boot to the process's start: a pid that is used again has another one. Where there is no
+    #: /proc, hundredths of seconds of the wall clock.
     start: int
 
     def __str__(self) -> str:
@@ -63,6 +74,8 @@ class Owner:
         Raises:
             OSError: there is no such process.
         """
+        if not _HAS_PROC:
+            return cls(_machine(), _NO_BOOT, _NO_SPACE, pid, _stat(pid).start)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return cls(_machine(), boot, str(Path("/proc/self/ns/pid").readlink()), pid, _stat(pid).start)
 
@@ -83,7 +96,7 @@ def life_of(label: str, here: Owner | None = None) -> Life:
     here = here or Owner.of_this_process()
     if owner is None:
         return Life.UNREADABLE
-    if owner.boot != here.boot:
+    if owner.boot != here.boot or (owner.boot == _NO_BOOT and owner.machine != here.machine):
         return Life.DEAD if owner.machine == here.machine else Life.OTHER_MACHINE
     if owner.space != here.space:
         return Life.OTHER_SPACE
@@ -102,7 +115,23 @@ class _Stat:
 
 
 def _stat(pid: int) -> _Stat:
+    if not _HAS_PROC:
+        return _stat_of_psutil(pid)
     return _read_stat(Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace"))
+
+
+def _stat_of_psutil(pid: int) -> _Stat:
+    import psutil  # noqa: PLC0415  # installed only where it is needed
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "S"
+            return _Stat(state, round(process.create_time() * 100))
+    except psutil.NoSuchProcess as gone:
+        raise ProcessLookupError(errno.ESRCH, "No such process") from gone
+    except psutil.AccessDenied as hidden:
+        raise PermissionError(errno.EACCES, "the process is hidden") from hidden
 
 
 def _read_stat(text: str) -> _Stat:

@@ -1,8 +1,9 @@
 """The process that removes a run's things from a Docker engine when the run's process dies, by whatever means.
 
 Started as ``python -m harness.testbed.reaper RUN OWNER [CONTAINER...]`` with one end of a socket pair as its standard
-input and an inherited pidfd of its owner, before the owner makes anything. While the owner lives it only waits. The
-socket exists from the start, so an owner that dies while the reaper is still being started is noticed too.
+input and an inherited pidfd of its owner (its label, where there are no pidfds), before the owner makes anything. While
+the owner lives it only waits. The socket exists from the start, so an owner that dies while the reaper is still being
+started is noticed too.
 
 The engine finishes what a dead client has asked it for, so a thing may appear after the first look. The reaper looks
 until there was nothing for a while. Containers of somebody else, in which the run stopped something, run again.
@@ -22,6 +23,7 @@ import time
 from collections.abc import Sequence
 
 from harness.errors import TestbedError, ZkChaosError
+from harness.testbed.owners import Life, Owner, life_of
 
 #: After the owner's death, nothing is left on the engine within so many seconds.
 BOUND = 10.0
@@ -37,6 +39,8 @@ _LOAD_AFTER_MS = 3_000
 #: How long the owner waits for the reaper's last look, and then for its end.
 _CLOSE_TIMEOUT = 30.0
 _END_TIMEOUT = 5.0
+#: How often the owner is looked at where its end is not told (a Mac has no pidfd), milliseconds.
+_LOOK_MS = 200
 
 _DONE = b"."
 
@@ -59,11 +63,12 @@ class Reaper:
             revive: containers of somebody else that the run may stop; they run again when the owner has died.
         """
         ours, theirs = socket.socketpair()
-        owner = os.pidfd_open(os.getpid())
+        owner = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else None
+        words = [run_id, str(Owner.of_this_process()) if owner is None else str(owner)]
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "harness.testbed.reaper", run_id, str(owner), *revive],
-                pass_fds=(owner,),
+                [sys.executable, "-m", "harness.testbed.reaper", *words, *revive],
+                pass_fds=() if owner is None else (owner,),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,  # it may outlive its owner, and must not keep the owner's pipes open
                 stderr=subprocess.DEVNULL,
@@ -75,7 +80,8 @@ class Reaper:
             raise
         finally:
             theirs.close()
-            os.close(owner)
+            if owner is not None:
+                os.close(owner)
         return cls(ours, process)
 
     @property
@@ -121,7 +127,7 @@ class Reaper:
 
 def main() -> None:
     """Wait for the owner's end; then see to it that nothing is left."""
-    run_id, owner = sys.argv[1], int(sys.argv[2])
+    run_id, owner = sys.argv[1:3]
     # Whatever asks the owner to end asks its process group, its control group or its terminal. The owner ends, and
     # the reaper soon after it; before that it has nothing to do but to stay.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -137,17 +143,22 @@ def main() -> None:
             sys.exit(3)
 
 
-def _owner_is_done(connection: socket.socket, owner: int) -> bool:
+def _owner_is_done(connection: socket.socket, owner: str) -> bool:
     """Wait; True if the owner says that it has removed everything, False if it died.
 
     The socket alone would not do: a process that the owner forked has it, too.
     """
     poller = select.poll()
     poller.register(connection, select.POLLIN)
-    poller.register(owner, select.POLLIN)
-    if not poller.poll(_LOAD_AFTER_MS):
+    if owner.isdecimal():
+        poller.register(int(owner), select.POLLIN)
+        if not poller.poll(_LOAD_AFTER_MS):
+            _load()
+            poller.poll()
+    else:
         _load()
-        poller.poll()
+        while not poller.poll(_LOOK_MS) and life_of(owner) is not Life.DEAD:
+            continue
     connection.setblocking(False)
     try:
         return connection.recv(1) == _DONE

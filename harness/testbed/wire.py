@@ -17,6 +17,10 @@ import msgspec
 MAX_FRAME = 4 * 1024 * 1024
 
 
+#: Descriptors that arrive are nobody's heirloom. A Mac has no such flag.
+_CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
 class NicSpec(msgspec.Struct, frozen=True):
     """A NIC to make."""
 
@@ -503,7 +507,7 @@ def _read(connection: socket.socket, length: int) -> tuple[bytes, int | None]:
     room = socket.CMSG_SPACE(array.array("i").itemsize)
     while len(data) < length:
         try:
-            piece, ancillary, _flags, _address = connection.recvmsg(length - len(data), room, socket.MSG_CMSG_CLOEXEC)
+            piece, ancillary, _flags, _address = connection.recvmsg(length - len(data), room, _CLOSE_ON_EXEC)
         except ConnectionResetError as gone:
             raise ConnectionEnded from gone
         if not piece:

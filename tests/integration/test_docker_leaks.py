@@ -391,6 +391,25 @@ def state_of(client: docker.DockerClient, container: str) -> str:
         return ""
 
 
+def test_an_owner_whose_end_is_not_told_is_looked_at(things: Things) -> None:
+    """As on a Mac, where there are no pidfds."""
+    run = new_run_id()
+    without = "import os; del os.pidfd_open\n"
+    owner = Killable(["-c", without + FORKED, run])
+    assert owner.process.stdout is not None
+    children = [int(word) for word in owner.process.stdout.readline().split()]
+    try:
+        things.volume(run_labels(run))
+        killed = owner.kill()
+        while find_things(things.client, run):
+            assert time.monotonic() < killed + BOUND
+            time.sleep(0.02)
+    finally:
+        owner.kill()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_a_good_end_leaves_no_reaper_and_nothing_that_was_overlooked(things: Things) -> None:
     run = new_run_id()
     reaper = Reaper.start(run)

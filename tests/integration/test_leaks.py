@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,9 @@ def host_state() -> dict[str, str]:
     """Everything of the host's network that a testbed could spoil."""
     # A network namespace lives as long as a process in it (see `living`), a name or a mount of it.
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    state = {"mounts": "\n".join(line for line in mounts if " nsfs " in line)}
+    # An engine's containers come and go, in tests beside this one too; their mounts are at EXEC-ROOT/netns.
+    ours = [line for line in mounts if " nsfs " in line and not re.search(r"/(exec|docker)/netns/", line)]
+    state = {"mounts": "\n".join(ours)}
     for name, arguments in {
         "links": [command("ip"), "-o", "-d", "link"],
         "addresses": [command("ip"), "-o", "address"],

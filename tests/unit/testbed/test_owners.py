@@ -77,6 +77,13 @@ def test_only_certain_death_is_death(owner: Owner, here: Owner, machine: bool, b
         assert life is Life.DEAD
 
 
+@pytest.fixture(params=["proc", "psutil"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to tell of a process: the kernel's own, and the one where there is no /proc, as on a Mac."""
+    monkeypatch.setattr(owners, "_HAS_PROC", request.param == "proc")
+
+
+@pytest.mark.usefixtures("way")
 def test_this_process_lives_and_one_with_its_number_before_it_does_not() -> None:
     me = Owner.of_this_process()
     assert life_of(str(me)) is Life.ALIVE
@@ -88,6 +95,14 @@ def test_a_host_that_was_renamed_is_the_same_while_it_runs() -> None:
     assert life_of(str(dataclasses.replace(me, machine="0" * 12))) is Life.ALIVE
 
 
+def test_where_boots_have_no_names_another_machine_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "_HAS_PROC", False)
+    me = Owner.of_this_process()
+    assert Owner.parse(str(me)) == me
+    assert life_of(str(dataclasses.replace(me, machine="0" * 12))) is Life.OTHER_MACHINE
+
+
+@pytest.mark.usefixtures("way")
 def test_a_process_lives_until_it_is_killed_and_is_dead_before_its_parent_looks() -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
