@@ -101,7 +101,7 @@ def run(
         from harness.usermode_command import run_again_inside
 
         # everything has been read and checked; it is read again where it is performed
-        raise typer.Exit(run_again_inside(runs, docker=testbed != "namespaces"))
+        raise typer.Exit(run_again_inside(request, runs, _console.print))
     root = new_run_path(runs.absolute(), request.scenario)
 
     from harness.testbed.client import warm_up

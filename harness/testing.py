@@ -190,7 +190,7 @@ class LoadUnderTest:
         run = self._run
         if not self.used:
             raise UsageError("there was no load, so there is nothing to verify", where="load.verify()")
-        if service == Service.SURVIVES and recovery_within is None:
+        if service == "survives" and recovery_within is None:
             raise UsageError(
                 "it is not said after how long", where="load.verify(service=)", next_step="recovery_within=8"
             )

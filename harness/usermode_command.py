@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import RunFolderError
+from harness.scenario import Request
+from harness.stage.namespaces import Software
+from harness.stage.stage import Tell
 from harness.usermode.machine import DEFAULT_MEMORY_MB
 from harness.usermode.supervision import DEFAULT_DEADLINE_S, make_order, run_in_guest
-from harness.zookeeper.cache import cache_folder
 
 
 def run_inside(
@@ -23,7 +25,7 @@ def run_inside(
     deadline_s: float = DEFAULT_DEADLINE_S,
     docker: bool = False,
 ) -> int:
-    """Run a command in a guest that may write to the runs, to the cache and to the folders named; its exit code.
+    """Run a command in a guest that may write to the runs and to the folders named, and nowhere else; its exit code.
 
     Raises:
         UsageError: a folder or a bound is wrong.
@@ -31,15 +33,24 @@ def run_inside(
         TestbedError: the kernel failed, or the deadline has passed.
     """
     environ = {**os.environ, "ZKCHAOS_RUNS": str(runs.absolute())}
-    cache = cache_folder(os.environ)
-    with _made(runs.absolute()), _made(cache):
-        folders = (runs.absolute(), cache, *(folder.absolute() for folder in writable))
+    with _made(runs.absolute()):
+        folders = (runs.absolute(), *(folder.absolute() for folder in writable))
         order = make_order(command, writable=folders, environ=environ, docker=docker)
         return run_in_guest(order, memory_mb=memory_mb, deadline_s=deadline_s).code
 
 
-def run_again_inside(runs: Path, *, docker: bool) -> int:
-    """Perform this process's own command line in a guest; its exit code."""
+def run_again_inside(request: Request, runs: Path, tell: Tell) -> int:
+    """Perform this process's own command line in a guest; its exit code.
+
+    What it takes from the cache is seen to first: the guest has no network, and leaves nothing there.
+
+    Raises:
+        EnvironmentLacking: this machine lacks something.
+        TestbedError: the kernel failed.
+    """
+    docker = request.scenario.testbed != "namespaces"
+    if not docker:
+        Software(request.topology, tell)
     # the same harness and the same Python, however this one was started
     words = [sys.executable, "-c", "from harness.cli import main; main()", *sys.argv[1:]]
     return run_inside(words, runs, docker=docker)

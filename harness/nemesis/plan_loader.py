@@ -272,7 +272,8 @@ class _Builder:
             source=source,
         )
         check_times(plan, plan.duration_s, self._source_name)
-        if table.expect.service is not None and not any(part.expect for part in (*plan.steps, *plan.random)):
+        expecting: list[Step | RandomFaults] = [*plan.steps, *plan.random]
+        if table.expect.service is not None and not any(part.expect for part in expecting):
             found = value_text(table.expect.service)
             raise self._error(("expect", "service"), f"found {found}, and no fault of the plan lasts")
         return plan

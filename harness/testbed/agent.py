@@ -243,15 +243,15 @@ class Server:
         reply: wire.Reply
         match request:
             case wire.GetLinks():
-                reply = wire.Links(self._network.links())
+                reply = wire.Links(self._network.looks.links())
             case wire.GetNics():
-                reply = wire.Nics(self._network.nics(request.switches))
+                reply = wire.Nics(self._network.looks.nics(request.switches))
             case wire.Reach():
-                reply = wire.Paths(self._network.reach(request))
+                reply = wire.Paths(self._network.looks.reach(request))
             case wire.GetLacking():
                 reply = wire.Lacking(self._network.lacking())
             case wire.GetTrains():
-                reply = wire.Trains(self._network.arrivals())
+                reply = wire.Trains(self._network.looks.arrivals())
             case wire.GetProcesses():
                 reply = wire.Processes(self._processes.states())
             case wire.GetStates():
@@ -277,7 +277,7 @@ class Server:
             case wire.SetShapes():
                 self._network.set_shapes(request.shapes)
             case wire.StartTrains():
-                self._network.send_trains(request)
+                self._network.looks.send_trains(request)
             case wire.Signal():
                 self._processes.signal(request)
             case wire.Enclose():

@@ -33,7 +33,7 @@ WRONG = {
     "memory 15MB": '"memory 15MB" is not a limit; allowed: from memory 16MB',
     "memory 1025GB": '"memory 1025GB" is not a limit; allowed: from memory 16MB',
     "memory 200MB, cpu 5%": '"memory 200MB, cpu 5%" is not a limit; allowed: such as',
-    "cpu \u0665%": "\"cpu \u0665%\" is not a limit; allowed: such as",
+    "cpu \u0665%": '"cpu \u0665%" is not a limit; allowed: such as',
 }
 
 
