@@ -22,8 +22,8 @@ TESTS ?=
 # A folder for JUnit's files, if they are wanted.
 JUNIT ?=
 
-# Integration tests look at what is left of killed processes, fill disks, and count what an engine has: one after
-# another. Pure tests and scenarios, which mostly wait, do not mind each other.
+# What looks at all that the machine or an engine has runs first, one after another. The others, which mostly wait, do
+# not mind each other.
 TWO_AT_ONCE := -n 2 --maxschedchunk 1
 
 # What make image shall make instead of all, as in: make image IMAGE_ARGS='--zookeeper 3.8.6'
@@ -33,7 +33,7 @@ IMAGE_ARGS ?=
 HOURS ?= 1
 SEED ?= 1
 
-.PHONY: help setup demo test lint chaos soak bench report image clean doctor
+.PHONY: help setup demo test usermode lint chaos soak bench report image clean doctor
 
 help: ## list these commands
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,9 +47,13 @@ test: setup ## all tests: pure ones, ones with real servers, and the scenarios
 ifneq ($(TESTS),)
 	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
 else
-	$(BIN)/pytest tests/integration $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/integration.xml)
-	$(BIN)/pytest tests/unit tests/chaos $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
+	$(BIN)/pytest tests -m alone $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/alone.xml)
+	$(BIN)/pytest tests -m "not alone and not inside" $(TWO_AT_ONCE) $(PYTEST_ARGS) \
+		$(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
 endif
+
+usermode: setup ## every fault alone, and the mixtures, in a user-mode kernel with netem (ten minutes)
+	$(BIN)/pytest tests -m inside $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/usermode.xml)
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check
@@ -57,7 +61,7 @@ lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/mypy
 
 chaos: setup ## only the scenarios: tests marked `chaos`
-	$(BIN)/pytest tests -m chaos $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m "chaos and not inside" $(PYTEST_ARGS)
 
 soak: setup ## `mixed` with one seed after another for HOURS (1), from SEED (1) on, until one is not valid
 	@limit=$$(awk 'BEGIN { print int("$(HOURS)" * 3600) }'); \

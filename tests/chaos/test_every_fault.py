@@ -1,15 +1,12 @@
 """Every kind of fault, alone, in its manners, on real servers: injected, proved to bite, healed, proved to be gone.
 
 One ensemble serves all cases of a topology, one after the other; after a case that failed the next one gets a fresh
-one. What takes netem runs in a kernel that has it: the last test performs this file there.
+one. What takes netem runs in a kernel that has it: `test_in_a_kernel_with_netem` performs this file there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +23,6 @@ from harness.testbed.engine import connect_engine
 from harness.testbed.turns import turn
 from harness.testing import ChaosTest
 from harness.topology.loader import load_topology
-from harness.usermode.machine import inside
 from tests.chaos.conftest import everywhere
 from tests.integration.conftest import require
 
@@ -259,31 +255,3 @@ def test_a_fault_alone(case: Case, chaos: ChaosTest) -> None:
 def proofs(events: list[Event]) -> dict[str, ProbeEvent]:
     """The last probe of each stage, which is the one that counts."""
     return {event.stage: event for event in events if isinstance(event, ProbeEvent)}
-
-
-@pytest.mark.timeout(1200)
-def test_all_of_them_in_a_kernel_with_netem(usermode: None, tmp_path: Path) -> None:
-    if inside():
-        pytest.skip("this is that kernel")
-    required = {*os.environ.get("ZKCHAOS_REQUIRE", "").split(","), "namespaces", "java", "netem"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from harness.cli import main; main()",
-            "usermode",
-            "--runs",
-            str(tmp_path),
-            "--",
-            *command,
-        ],
-        env={**os.environ, "ZKCHAOS_REQUIRE": ",".join(sorted(required - {"docker", ""}))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=1100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]
-    assert " passed" in done.stdout

@@ -109,7 +109,7 @@ on_namespaces = pytest.mark.parametrize("running", PLACES[:1], indirect=True)
 def groups() -> None:
     """This user may make control groups for both controllers."""
     if refusals := find_places().refusals:
-        require("groups", "; ".join(refusals.values()))
+        require("cgroups", "; ".join(refusals.values()))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
