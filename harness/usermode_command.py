@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.errors import RunFolderError
+from harness.errors import RunFolderError, UsageError
 from harness.scenario import Request
 from harness.stage.namespaces import Software
-from harness.stage.stage import Tell
+from harness.stage.stage import Tell, versions_of
+from harness.topology.proxies import proxies_of
+from harness.toxiproxy.program import ensure_program
 from harness.usermode.machine import DEFAULT_MEMORY_MB
 from harness.usermode.supervision import DEFAULT_DEADLINE_S, make_order, run_in_guest
 
@@ -42,18 +44,31 @@ def run_inside(
 def run_again_inside(request: Request, runs: Path, tell: Tell) -> int:
     """Perform this process's own command line in a guest; its exit code.
 
-    What it takes from the cache is seen to first: the guest has no network, and leaves nothing there.
+    What it takes from the cache is seen to first: the guest has no network, and leaves nothing there. On a Docker
+    engine, which is the guest's own, its images are made of that.
 
     Raises:
         EnvironmentLacking: this machine lacks something.
+        UsageError: the helper container is asked for.
         TestbedError: the kernel failed.
     """
-    docker = request.scenario.testbed != "namespaces"
-    if not docker:
-        Software(request.topology, tell)
     # the same harness and the same Python, however this one was started
-    words = [sys.executable, "-c", "from harness.cli import main; main()", *sys.argv[1:]]
-    return run_inside(words, runs, docker=docker)
+    program, words = "from harness.cli import main; main()", sys.argv[1:]
+    testbed = request.scenario.testbed
+    if testbed == "docker-helper":
+        raise UsageError("everybody is root in the guest", where="--testbed", next_step="--testbed docker")
+    if testbed == "docker":
+        from harness.usermode_images import fetch_all  # noqa: PLC0415 - needs the extra `docker`
+
+        versions = sorted(set(versions_of(request.topology).values()))
+        fetch_all(versions, tell)
+        program = f"from harness.usermode_images import put_all; put_all(); {program}"
+        words = [",".join(versions), *words]
+        if proxies_of(request.topology):
+            ensure_program(tell)
+    else:
+        Software(request.topology, tell)
+    return run_inside([sys.executable, "-c", program, *words], runs, docker=testbed == "docker")
 
 
 @contextlib.contextmanager

@@ -302,7 +302,7 @@ def test_a_scenario_is_valid_in_it(plan: str, tmp_path: Path, namespaces_allowed
     folder = RunFolder.open(tmp_path / "runs" / "latest")
     assert load_judgement(folder).overall is Overall.VALID
     assert folder.report_file.is_file()
-    assert folder.environment().kernel != os.uname().release
+    assert folder.environment().kernel != f"Linux {os.uname().release}"
     assert folder.scenario().repeat.endswith("--kernel usermode")
 
 
@@ -345,3 +345,20 @@ def test_a_docker_engine_of_its_own(tmp_path: Path) -> None:
     words = ("docker", "info", "--format", "{{.Driver}} {{.CgroupVersion}} {{.Containers}}")
     said = usermode_says(tmp_path, *words, options=("--docker", "--memory", "2048"))
     assert (said.code, said.out) == (0, "overlay2 2 0\n"), said.err
+
+
+@pytest.mark.timeout(600)
+def test_a_scenario_on_an_engine_in_it(engine_images: None, tmp_path: Path) -> None:
+    """What the images are made of is in the cache by then; they are made in the guest."""
+    words = ("run", "switch-failure", "--testbed", "docker", "--kernel", "usermode", "--seed", "3")
+    said = zkchaos(*words, cwd=tmp_path, timeout=550)
+    assert said.code == 0, said.out + said.err
+    folder = RunFolder.open(tmp_path / "runs" / "latest")
+    assert load_judgement(folder).overall is Overall.VALID
+    assert (folder.environment().testbed, folder.scenario().testbed) == ("docker", "docker")
+    assert folder.environment().kernel != f"Linux {os.uname().release}"
+
+
+def test_the_helper_container_is_not_for_it(tmp_path: Path) -> None:
+    said = zkchaos("run", "no-faults", "--testbed", "docker-helper", "--kernel", "usermode", cwd=tmp_path)
+    assert "everybody is root in the guest" in said.complaint(64)
