@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import RunFolderError, UsageError
 from harness.scenario import Request
+from harness.stage.make import docker_missing
 from harness.stage.namespaces import Software
 from harness.stage.stage import Tell, versions_of
 from harness.topology.proxies import proxies_of
@@ -58,8 +59,10 @@ def run_again_inside(request: Request, runs: Path, tell: Tell) -> int:
     if testbed == "docker-helper":
         raise UsageError("everybody is root in the guest", where="--testbed", next_step="--testbed docker")
     if testbed == "docker":
-        from harness.usermode_images import fetch_all  # noqa: PLC0415 - needs the extra `docker`
-
+        try:
+            from harness.usermode_images import fetch_all  # noqa: PLC0415  # the engine's SDK is an extra
+        except ModuleNotFoundError as missing:
+            raise docker_missing(missing) from missing
         versions = sorted(set(versions_of(request.topology).values()))
         fetch_all(versions, tell)
         program = f"from harness.usermode_images import put_all; put_all(); {program}"
