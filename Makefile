@@ -22,9 +22,9 @@ TESTS ?=
 # A folder for JUnit's files, if they are wanted.
 JUNIT ?=
 
-# Integration tests look at what is left of killed processes, fill disks, and count what an engine has: one after
-# another. Pure tests and scenarios, which mostly wait, do not mind each other.
-TWO_AT_ONCE := -n 2 --maxschedchunk 1
+# Tests of the whole machine's namespaces run alone. The others, which mostly wait, do not mind each other; those of the
+# one Docker engine run one after the other in one worker (tests/conftest.py).
+TWO_AT_ONCE := -n 2
 
 # What make image shall make instead of all, as in: make image IMAGE_ARGS='--zookeeper 3.8.6'
 IMAGE_ARGS ?=
@@ -47,8 +47,8 @@ test: setup ## all tests: pure ones, ones with real servers, and the scenarios
 ifneq ($(TESTS),)
 	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
 else
-	$(BIN)/pytest tests/integration $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/integration.xml)
-	$(BIN)/pytest tests/unit tests/chaos $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
+	$(BIN)/pytest tests -m alone $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/alone.xml)
+	$(BIN)/pytest tests -m "not alone" $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
 endif
 
 lint: setup ## ruff and mypy, as strict as in CI
