@@ -22,9 +22,9 @@ TESTS ?=
 # A folder for JUnit's files, if they are wanted.
 JUNIT ?=
 
-# What looks at all that the machine or an engine has runs first, one after another. The others, which mostly wait, do
-# not mind each other.
-TWO_AT_ONCE := -n 2 --maxschedchunk 1
+# Tests of the whole machine's namespaces run alone. The others, which mostly wait, do not mind each other; those of the
+# one Docker engine run one after the other in one worker (tests/conftest.py).
+TWO_AT_ONCE := -n 2
 
 # What make image shall make instead of all, as in: make image IMAGE_ARGS='--zookeeper 3.8.6'
 IMAGE_ARGS ?=
@@ -33,7 +33,7 @@ IMAGE_ARGS ?=
 HOURS ?= 1
 SEED ?= 1
 
-.PHONY: help setup demo test usermode lint chaos soak bench report image clean doctor
+.PHONY: help setup demo test faults lint chaos soak bench report image clean doctor
 
 help: ## list these commands
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,12 +48,12 @@ ifneq ($(TESTS),)
 	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
 else
 	$(BIN)/pytest tests -m alone $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/alone.xml)
-	$(BIN)/pytest tests -m "not alone and not inside" $(TWO_AT_ONCE) $(PYTEST_ARGS) \
+	$(BIN)/pytest tests -m "not alone and not long" $(TWO_AT_ONCE) $(PYTEST_ARGS) \
 		$(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
 endif
 
-usermode: setup ## every fault alone, and the mixtures, in a user-mode kernel with netem (ten minutes)
-	$(BIN)/pytest tests -m inside $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/usermode.xml)
+faults: setup ## each fault alone and in mixtures, proved, on this kernel and in a user-mode one (15 minutes)
+	$(BIN)/pytest tests -m long $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/faults.xml)
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check
@@ -61,7 +61,7 @@ lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/mypy
 
 chaos: setup ## only the scenarios: tests marked `chaos`
-	$(BIN)/pytest tests -m "chaos and not inside" $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m "chaos and not long" $(PYTEST_ARGS)
 
 soak: setup ## `mixed` with one seed after another for HOURS (1), from SEED (1) on, until one is not valid
 	@limit=$$(awk 'BEGIN { print int("$(HOURS)" * 3600) }'); \

@@ -48,7 +48,7 @@ class Skew:
         del since
         return self.seconds
 
-    def pause(self, since: float) -> float | None:
+    def pause(self, since: float) -> None:
         """Seconds until that is another one: it never is."""
         del since
 

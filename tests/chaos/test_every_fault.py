@@ -26,7 +26,7 @@ from harness.topology.loader import load_topology
 from tests.chaos.conftest import everywhere
 from tests.integration.conftest import require
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(120)]
 
 #: How long the servers may take to serve again once a fault has healed, seconds.
 _PATIENCE = 60.0

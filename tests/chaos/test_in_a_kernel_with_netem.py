@@ -11,7 +11,7 @@ import pytest
 
 from harness.usermode.machine import inside
 
-pytestmark = [pytest.mark.chaos, pytest.mark.inside, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(1500)]
 
 #: What that kernel has, whatever this machine lacks; of the rest nobody may demand that it is there, too.
 THERE = {"namespaces", "java", "netem", "fuse", "cgroups"}

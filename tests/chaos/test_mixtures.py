@@ -21,7 +21,7 @@ from tests.chaos.conftest import LACKED
 from tests.chaos.test_scenarios import proved, told
 from tests.integration.conftest import require
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(240)]
 
 #: Plan and seed.
 Mixture = tuple[str, int]

@@ -16,6 +16,8 @@ import pytest
 from tests.integration.command_line import living
 from tests.integration.conftest import command
 
+pytestmark = pytest.mark.alone
+
 #: Moments at which a run is killed, seconds after its start: from the first import to the middle of the load.
 KILLS = 50
 LATEST_KILL_S = 4.0
