@@ -112,8 +112,10 @@ class Network:
 
     def _set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
         space = self._plant.switches
-        messages: list[Message] = []
-        owners: list[Cable | None] = []
+        # a bridge that is up first, and down last, costs the kernel a quarter less for each of its ports
+        ups: list[tuple[Message, Cable | None]] = []
+        downs: list[tuple[Message, Cable | None]] = []
+        ports: list[tuple[Message, Cable | None]] = []
         for change in changes:
             cables = [c for c in self._plant.cables if c[1] == change.switch and change.host in (None, c[0])]
             if not cables or change.switch not in space.indexes:
@@ -124,17 +126,16 @@ class Network:
                 if index in self._plant.bridges:
                     self._set_engine_switch(space, index, up=change.up)
                 else:
-                    messages.append(set_link(index, up=change.up))
-                    owners.append(None)
+                    (ups if change.up else downs).append((set_link(index, up=change.up), None))
             for cable in cables:
                 if cable[0] not in change.but:
                     (self._cut.discard if change.up else self._cut.add)(cable)
                     # a container that does not run will find the cable as it is now
                     if (port := self._plant.ports.get(cable)) is not None:
-                        messages.append(set_link(port.index, up=change.up))
-                        owners.append(cable)
-        for refused in space.route.send(messages):
-            owner = owners[refused.index]
+                        ports.append((set_link(port.index, up=change.up), cable))
+        batch = [*ups, *ports, *downs]
+        for refused in space.route.send([message for message, _owner in batch]):
+            owner = batch[refused.index][1]
             if owner is None or refused.errno != errno.ENODEV or self._plant.nowhere is None:
                 raise refused
             self.leave(owner[0])  # the container has just ended, and its NICs with it
