@@ -89,6 +89,8 @@ class Offer:
     kind: str
     #: Of which servers it is not offered, and why; empty where it is offered of all.
     unless: str = ""
+    #: Whether that is all of them.
+    never: bool = False
     #: In what it differs from the same kind on namespaces, where it does.
     differs: tuple[str, ...] = ()
 
@@ -102,7 +104,11 @@ def offers(testbed: str, *, attached: bool = False) -> tuple[Offer, ...]:
     """
     differences = ([] if testbed == "namespaces" else [_DIFFERENCES]) + ([_ATTACHED_DIFFERENCES] if attached else [])
     unless = _ATTACHED if attached else _NOT_OFFERED.get(testbed, {})
-    return tuple(Offer(kind, unless.get(kind, ""), tuple(d[kind] for d in differences if kind in d)) for kind in KINDS)
+    never = set(_UNPREPARED if attached else unless) - ({"stream"} if testbed == "docker" and not attached else set())
+    return tuple(
+        Offer(kind, unless.get(kind, ""), kind in never, tuple(d[kind] for d in differences if kind in d))
+        for kind in KINDS
+    )
 
 
 def refusal(kind: str, target: str, guests: Iterable[Guest]) -> str:

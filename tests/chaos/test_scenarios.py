@@ -131,6 +131,8 @@ MORE: dict[str, Survived] = {
     "a switch under 3.8": (partial(make_request, "switch-failure", version="3.8", seed=8), "NR-01"),
 }
 SURVIVED = LIBRARY | PARTITIONS | MORE | FAULTS
+#: With `make test`, one of each sort is enough; `make faults` performs them all.
+LONG = {*PARTITIONS, *CHOSEN} - {"a leader cut off", "disk-full", "stream-cut"}
 #: On namespaces these are performed by other tests.
 ELSEWHERE = ("nothing breaks", "a switch", "a follower restarts")
 
@@ -150,6 +152,14 @@ STOPPED: dict[str, Callable[..., Request]] = {
     ),
     "two of three servers": partial(make_request, "control-majority-kill", seed=16),
 }
+
+
+def sorted_out(chosen: list[tuple[str, str]]) -> list[object]:
+    """Those that take long in all are for `make faults`: what is made of the same, and all through the helper."""
+    return [
+        pytest.param(name, testbed, marks=[pytest.mark.long] if name in LONG or testbed == "docker-helper" else [])
+        for name, testbed in chosen
+    ]
 
 
 def carried_out(request: Request, root: Path) -> tuple[RunFolder, Judgement]:
@@ -192,10 +202,12 @@ def test_no_plan_of_the_library_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("name", "place"),
-    everywhere(
-        [(name, "namespaces") for name in (*LIBRARY, *PARTITIONS, *MORE, *CHOSEN) if name not in ELSEWHERE]
-        + [(name, testbed) for testbed in ON_ENGINE for name in LIBRARY],
-        list(SURVIVED),
+    sorted_out(
+        everywhere(
+            [(name, "namespaces") for name in (*LIBRARY, *PARTITIONS, *MORE, *CHOSEN) if name not in ELSEWHERE]
+            + [(name, testbed) for testbed in ON_ENGINE for name in LIBRARY],
+            list(SURVIVED),
+        )
     ),
     indirect=["place"],
 )
@@ -221,7 +233,9 @@ def test_a_server_with_one_address_among_servers_with_two(place: str, tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "place"),
-    everywhere([*((name, "namespaces") for name in CONTROLS), ("one network", "docker-helper")], list(CONTROLS)),
+    sorted_out(
+        everywhere([*((name, "namespaces") for name in CONTROLS), ("one network", "docker-helper")], list(CONTROLS))
+    ),
     indirect=["place"],
 )
 def test_without_a_second_way_the_service_stops_and_nothing_else_breaks(name: str, place: str, tmp_path: Path) -> None:

@@ -347,6 +347,7 @@ def test_a_docker_engine_of_its_own(tmp_path: Path) -> None:
     assert (said.code, said.out) == (0, "overlay2 2 0\n"), said.err
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_scenario_on_an_engine_in_it(engine_images: None, tmp_path: Path) -> None:
     """What the images are made of is in the cache by then; they are made in the guest."""

@@ -18,6 +18,11 @@ def test_every_kind_is_offered_on_every_testbed(testbed: str) -> None:
     assert {offer.kind for offer in offers(testbed) if offer.unless} == (
         set() if testbed == "namespaces" else {"disk", "stream"}
     )
+    assert {offer.kind for offer in offers(testbed) if offer.never} == {
+        "namespaces": set(),
+        "docker": {"disk"},
+        "docker-helper": {"disk", "stream"},
+    }[testbed]
 
 
 def test_both_ways_to_docker_offer_the_same_and_say_how_it_differs_from_namespaces() -> None:
@@ -30,6 +35,7 @@ def test_both_ways_to_docker_offer_the_same_and_say_how_it_differs_from_namespac
 def test_of_servers_of_others_it_is_said_what_is_not_offered() -> None:
     attached = {offer.kind: offer for offer in offers("docker", attached=True)}
     assert {kind for kind, offer in attached.items() if offer.unless} == {*ENDING, "pause", *UNPREPARED}
+    assert {kind for kind, offer in attached.items() if offer.never} == UNPREPARED
     of_switches = {"switch-down", "switch-flap", "switch-split"}
     assert {kind for kind, offer in attached.items() if offer.differs} == {*ENDING, "pause", "limit", *of_switches}
 
