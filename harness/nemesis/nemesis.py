@@ -27,9 +27,9 @@ from harness.zookeeper.ensemble import Ensemble
 
 #: How long a fault may take until its probe sees it bite, and until it is seen to be gone, seconds.
 _BITE_TIMEOUT = 3.0
-#: How long a target that does not look healthy is looked at again before its fault comes, seconds: on a busy machine an
-#: answer may be late once.
-_BEFORE_TIMEOUT = 1.0
+#: How long a target that does not look healthy is looked at again before its fault comes, seconds: on a busy machine
+#: answers may be late, and a server may still be on its way back from an earlier fault.
+_BEFORE_TIMEOUT = 4.0
 _HEAL_TIMEOUT = 30.0
 #: How long to wait for a leader to aim at, seconds.
 _LEADER_TIMEOUT = 10.0

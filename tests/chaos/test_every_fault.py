@@ -1,7 +1,7 @@
 """Every kind of fault, alone, in its manners, on real servers: injected, proved to bite, healed, proved to be gone.
 
 One ensemble serves all cases of a topology, one after the other; after a case that failed the next one gets a fresh
-one. What takes netem runs in a kernel that has it: `test_in_a_kernel_with_netem` performs this file there.
+one. What takes netem runs in a kernel that has it: `test_a_kernel_with_netem` performs this file there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from harness.errors import EnvironmentLacking
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent
 from harness.history.scenario import LoadSpec, Scenario
 from harness.nemesis.kinds import KINDS
+from harness.nemesis.offers import offers
 from harness.scenario import now_text
 from harness.stage.make import ON_ENGINE, TESTBEDS
 from harness.testbed.engine import connect_engine
 from harness.testbed.turns import turn
 from harness.testing import ChaosTest
-from harness.topology.loader import load_topology
+from harness.topology.loader import load_topology, parse_topology
+from harness.usermode.machine import inside
 from tests.chaos.conftest import everywhere
 from tests.integration.conftest import require
 
@@ -60,10 +62,10 @@ MANNERS: dict[str, tuple[str, ...]] = {
         "c1 | zk1",
     ),
     "packets": (
+        "loss 10% on net1",
         "delay 100ms on net1",
         "delay 50ms jitter 10ms normal on leader",
         "delay 200ms on zk1 > zk2",
-        "loss 10% on net1",
         "loss 100% on zk3:net1 out",
         "loss 10% in bursts of 5 on net2",
         "duplicate 5% on net1",
@@ -76,7 +78,7 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "stream": (
         "latency 200ms on clients",
         "latency 100ms jitter 20ms on zk1 > zk2",
-        "latency 50ms on servers > leader",
+        "latency 200ms on servers > leader",
         "bandwidth 100kbit on clients downstream",
         "slow_close 500ms on clients",
         "timeout 0ms on zk1 > zk2 upstream",
@@ -93,13 +95,26 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "restart-storm": ("minority", "all"),
     "rolling-restart": ("all",),
     "slow-start": ("a follower", "leader"),
-    "limit": ("leader:cpu 5%", "zk2:memory 64MB"),
+    "limit": ("leader:cpu 5%", "zk2:memory 48MB"),
     "clock": ("zk1:ahead 5s", "leader:behind 1h", "a follower:jumps 2s every 300ms", "zk2:drifts 1.5x", "all:ahead 1m"),
     "disk": ("leader:full", "zk2:read-only", "a follower:slow 50ms", "zk3:failing", "zk1:stuck"),
     "damage": ("a follower:truncate log", "zk1:corrupt log", "zk2:corrupt snapshot", "zk3:wipe"),
 }
 #: Where a kind, or one manner of it, needs more than two switches and three servers.
 TOPOLOGIES = {"stream": "proxied", "partition majorities-ring": "dual-net-five"}
+#: On an engine, only the streams of clients pass proxies.
+CLIENTS_ONLY = """
+title = "Three servers, and proxies for the streams of two client hosts"
+servers = 3
+clients = 2
+[zookeeper]
+settings = { tickTime = 500, initLimit = 10, syncLimit = 4 }
+[proxies]
+clients = true
+[[switch]]
+name = "net1"
+subnet = "10.77.1.0/24"
+"""
 #: What a machine may lack, by the name that ZKCHAOS_REQUIRE knows.
 NEEDS = {
     "packets": "netem",
@@ -127,14 +142,26 @@ class Case:
     def ground(self) -> tuple[str, str, str]:
         """Testbed, topology, and what its servers are started with: cases with the same share an ensemble."""
         topology = TOPOLOGIES.get(f"{self.kind} {self.target}") or TOPOLOGIES.get(self.kind, "dual-net")
+        if topology == "proxied" and self.testbed in ON_ENGINE:
+            topology = "clients-only"
         return self.testbed, topology, KINDS[self.kind].prepared
 
 
 def cases() -> list[Case]:
-    """Every manner on namespaces, and the first of each kind on Docker; those that share an ensemble together."""
+    """Every manner on namespaces, and the first of each kind on Docker; those that share an ensemble together.
+
+    In a user-mode kernel, the first of each kind, and every manner of packets, which are why it is there.
+    """
     manners = [(f"{kind} {target}", kind, target) for kind, targets in MANNERS.items() for target in targets]
     first = {kind: f"{kind} {targets[0]}" for kind, targets in MANNERS.items()}
-    chosen = [(name, "namespaces") for name, _kind, _target in manners] + [(name, "docker") for name in first.values()]
+    chosen = [
+        (name, "namespaces")
+        for name, kind, _target in manners
+        if not inside() or kind == "packets" or name == first[kind]
+    ]
+    if not inside():
+        never = {offer.kind for offer in offers("docker") if offer.never}
+        chosen += [(name, "docker") for kind, name in first.items() if kind not in never]
     wanted = everywhere(chosen, [name for name, _kind, _target in manners])
     found = [Case(kind, target, bed) for bed in TESTBEDS for name, kind, target in manners if (name, bed) in wanted]
     grounds = list(dict.fromkeys(case.ground for case in found))
@@ -161,7 +188,7 @@ class Grounds:
                 client = self._stack.enter_context(contextlib.closing(connect_engine()))
                 self._stack.enter_context(turn(client))
             self._number += 1
-            topology = load_topology(name)
+            topology = parse_topology(CLIENTS_ONLY, name) if name == "clients-only" else load_topology(name)
             scenario = Scenario(
                 name="every-fault",
                 topology=name,

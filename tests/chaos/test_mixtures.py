@@ -1,7 +1,7 @@
 """Mixtures of faults that overlap, drawn by seeds: each fault is proved, and what the servers promise holds.
 
 Ten mixtures, in which every kind of fault comes at least once; three more in a kernel with netem, in which
-`test_in_a_kernel_with_netem` performs this file.
+`test_a_kernel_with_netem` performs this file.
 """
 
 from __future__ import annotations

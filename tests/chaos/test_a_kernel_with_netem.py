@@ -18,7 +18,7 @@ THERE = {"namespaces", "java", "netem", "fuse", "cgroups"}
 FROM_HERE = {"faketime", "toxiproxy", "zookeeper", "distributions"}
 
 
-@pytest.mark.parametrize("part", ["test_every_fault.py", "test_mixtures.py"])
+@pytest.mark.parametrize("part", ["test_mixtures.py", "test_every_fault.py"])
 def test_all_of_it(part: str, usermode: None, java: None, tmp_path: Path) -> None:
     if inside():
         pytest.skip("this is that kernel")
