@@ -27,9 +27,9 @@ from harness.zookeeper.ensemble import Ensemble
 
 #: How long a fault may take until its probe sees it bite, and until it is seen to be gone, seconds.
 _BITE_TIMEOUT = 3.0
-#: How long a target that does not look healthy is looked at again before its fault comes, seconds: on a busy machine
-#: answers may be late, and a server may still be on its way back from an earlier fault.
-_BEFORE_TIMEOUT = 4.0
+#: How long a target that does not look healthy is looked at again before its fault comes, seconds: on a busy machine an
+#: answer may be late; and while an earlier fault has not gone, a server may be on its way back.
+_BEFORE_TIMEOUT, _AFTERMATH_TIMEOUT = 2.0, 10.0
 _HEAL_TIMEOUT = 30.0
 #: How long to wait for a leader to aim at, seconds.
 _LEADER_TIMEOUT = 10.0
@@ -213,8 +213,14 @@ class Nemesis:
 
     def _look_before(self, active: _Active) -> None:
         """Look until its target is seen to be healthy, but not for long: it is injected in any case."""
-        deadline = time.monotonic() + _BEFORE_TIMEOUT
-        while self._probe(active, "before") is not False and time.monotonic() < deadline:
+        begun = time.monotonic()
+        while self._probe(active, "before") is not False and not self._stopping.is_set():
+            healing = [other for other in self._active.values() if other.healing_since is not None]
+            if time.monotonic() - begun > (_AFTERMATH_TIMEOUT if healing else _BEFORE_TIMEOUT):
+                return
+            for other in healing:
+                self._check_healed(other)
+            self._heal_what_is_due()
             self._stopping.wait(_POLL)
 
     def _prove_bite(self, active: _Active) -> None:
@@ -286,12 +292,16 @@ class Nemesis:
         What is to be healed meanwhile is healed: it may be why there is none.
         """
         deadline = time.monotonic() + _LEADER_TIMEOUT
-        while (leader := self._ensemble.leader()) is None and (now := time.monotonic()) < deadline:
-            for active in list(self._active.values()):
-                if active.due is not None and active.due <= now:
-                    self._heal(active)
+        while (leader := self._ensemble.leader()) is None and time.monotonic() < deadline:
+            self._heal_what_is_due()
             time.sleep(_POLL)
         return leader
+
+    def _heal_what_is_due(self) -> None:
+        now = time.monotonic()
+        for active in list(self._active.values()):
+            if active.due is not None and active.due <= now:
+                self._heal(active)
 
     def _probe(self, active: _Active, stage: str) -> bool | None:
         probe = active.fault.probe()
