@@ -19,14 +19,12 @@ _PATTERN = re.compile(
     re.ASCII,
 )
 
-
 #: Whether the kernel tells of processes here. It does not on a Mac, say, from where an engine in a virtual machine is
 #: used; there psutil is asked.
 _HAS_PROC = Path("/proc/self/stat").exists()
-#: What stands for the boot and the pid namespace where there is no /proc. A process's start is the wall clock's there,
-#: and tells one boot from another well enough.
-_NO_BOOT = "00000000-0000-0000-0000-000000000000"
-_NO_SPACE = "pid:[0]"
+#: What stands for the boot, before the machine's digits, and for the pid namespace where there is no /proc. A process's
+#: start is the wall clock's there, and tells one boot from another well enough.
+_NO_BOOT, _NO_SPACE = "00000000-0000-0000-0000-", "pid:[0]"
 
 
 class Life(enum.StrEnum):
@@ -46,7 +44,7 @@ class Owner:
 
     #: Twelve hexadecimal digits, the same after a reboot.
     machine: str
-    #: The kernel's id of this boot; zeros where it has none.
+    #: The kernel's id of this boot; zeros and the machine's digits where it has none.
     boot: str
     #: The pid namespace that `pid` counts in, as `pid:[4026531836]`.
     space: str
@@ -75,7 +73,8 @@ class Owner:
             OSError: there is no such process.
         """
         if not _HAS_PROC:
-            return cls(_machine(), _NO_BOOT, _NO_SPACE, pid, _stat(pid).start)
+            machine = _machine()
+            return cls(machine, _NO_BOOT + machine, _NO_SPACE, pid, _stat(pid).start)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return cls(_machine(), boot, str(Path("/proc/self/ns/pid").readlink()), pid, _stat(pid).start)
 
@@ -96,7 +95,7 @@ def life_of(label: str, here: Owner | None = None) -> Life:
     here = here or Owner.of_this_process()
     if owner is None:
         return Life.UNREADABLE
-    if owner.boot != here.boot or (owner.boot == _NO_BOOT and owner.machine != here.machine):
+    if owner.boot != here.boot:
         return Life.DEAD if owner.machine == here.machine else Life.OTHER_MACHINE
     if owner.space != here.space:
         return Life.OTHER_SPACE

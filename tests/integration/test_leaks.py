@@ -27,7 +27,7 @@ def host_state() -> dict[str, str]:
     """Everything of the host's network that a testbed could spoil."""
     # A network namespace lives as long as a process in it (see `living`), a name or a mount of it.
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    # An engine's containers come and go, in tests beside this one too; their mounts are at EXEC-ROOT/netns.
+    # An engine's containers come and go, whoever's they are; their mounts are at EXEC-ROOT/netns.
     ours = [line for line in mounts if " nsfs " in line and not re.search(r"/(exec|docker)/netns/", line)]
     state = {"mounts": "\n".join(ours)}
     for name, arguments in {
