@@ -7,7 +7,7 @@ in `Evidence.damage`, and judges answer `unknown` where it matters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -40,7 +40,7 @@ from harness.history.records import (
 from harness.history.scenario import Scenario
 from harness.topology.loader import parse_topology, with_overrides
 from harness.topology.model import Topology
-from harness.zookeeper.txnlog import Replicas, TxnLog, log_files, read_logs, snapshot_zxids
+from harness.zookeeper.txnlog import Replicas, log_files, read_log, read_logs, snapshot_zxids
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
@@ -304,18 +304,25 @@ def _server_logs(folder: RunFolder, damage: list[Damage]) -> dict[int, ServerLog
         place = folder.server(server)
         log = _attempt(f"server {server}", partial(_whole_log, place, replicas), damage)
         snapshots = _attempt(f"server {server}", partial(_snapshots, place), damage)
-        if log is not None and log.files:
-            logs[server] = ServerLog(log.txns, snapshots or (), torn=len(log.torn))
+        if log is not None:
+            logs[server] = replace(log, snapshots=snapshots or ())
     return logs
 
 
-def _whole_log(place: ServerFolder, replicas: Replicas) -> TxnLog:
-    """All that a server has logged, also what was put aside before a fault took it away or damaged it."""
+def _whole_log(place: ServerFolder, replicas: Replicas) -> ServerLog | None:
+    """All that a server has logged, also what was put aside before a fault took it away or damaged it.
+
+    None: it never logged.
+    """
     aside = asides(place)
     spoilt = left_damaged(place)
     folders = [a.txnlog for a in aside]
     files = [file for folder in (*folders, place.txnlog) for file in log_files(folder)] if spoilt else []
-    return read_logs(place.txnlog, replicas, aside=folders, but=[file for file in files if sha256_of(file) in spoilt])
+    passed_over = [file for file in files if sha256_of(file) in spoilt]
+    log = read_logs(place.txnlog, replicas, aside=folders, but=passed_over)
+    lasts = [file for folder in folders for file in log_files(folder)[-1:] if file not in passed_over]
+    cuts = tuple(txns[-1].zxid for file in lasts if (txns := read_log(file, replicas).txns))
+    return ServerLog(log.txns, torn=len(log.torn), cuts=cuts) if log.files else None
 
 
 def _snapshots(place: ServerFolder) -> tuple[int, ...]:

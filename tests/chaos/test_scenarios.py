@@ -107,6 +107,7 @@ OF_THEIR_OWN = {
     "control-switch-failure",
     "mixed",
     "mixed-all",
+    "mixed-data",
     "mixed-netem",
     "mixed-streams",
     "partition-deaf",

@@ -162,7 +162,7 @@ def test_library_plan_is_right_for_its_own_topology(name: str) -> None:
     assert bool(expand(plan, seed=0)) == (name != "no-faults")
     # nothing is promised where nothing breaks, where ZooKeeper cannot recover before it is healed, or together with
     # whatever else the seed draws
-    unpromised = {"no-faults", "partition-deaf", "mixed-all", "mixed-netem", "mixed-streams"}
+    unpromised = {"no-faults", "partition-deaf", "mixed-all", "mixed-data", "mixed-netem", "mixed-streams"}
     unpromised |= {"data-wiped", "disk-full", "disk-read-only", "disk-slow", "log-torn", "snapshot-corrupt"}
     assert bool(plan.recovery_within_s) == (name not in unpromised)
 
