@@ -1,19 +1,16 @@
 """The process that removes a run's control groups when the run's process dies, by whatever means.
 
-Started as ``python -m harness.testbed.group_keeper PREFIX OWNER FOLDERS`` with one end of a socket pair as its
-standard input and an inherited pidfd of its owner, before the owner makes any group. While the owner lives it only
-waits. When the owner has died, the agent and the servers die (see `agent`), and their groups can be removed: those
-whose names begin with PREFIX. FOLDERS is a JSON object: where they are, and the controllers that the owner has that
-folder give to what is below it, which it did not before.
+Started as ``python -m harness.testbed.group_keeper OWNER PREFIX FOLDERS`` (see `survivor`) before the owner makes any
+group. While the owner lives it only waits. When the owner has died, the agent and the servers die (see `agent`), and
+their groups can be removed: those whose names begin with PREFIX. FOLDERS is a JSON object: where they are, and the
+controllers that the owner has that folder give to what is below it, which it did not before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +20,7 @@ from pathlib import Path
 
 from harness.errors import TestbedError
 from harness.testbed.kernel import set_process_name
+from harness.testbed.survivor import start_survivor, stay
 
 #: How long the processes of a dead owner may take to be gone, and a pause between two looks, seconds.
 _ENDURANCE = 60.0
@@ -45,26 +43,8 @@ class GroupKeeper:
             prefix: what the names of the groups begin with, and those of nobody else's.
             folders: where they will be made, and the controllers that are to be taken from there again.
         """
-        ours, theirs = socket.socketpair()
-        owner = os.pidfd_open(os.getpid())
         said = json.dumps({str(folder): controllers for folder, controllers in folders.items()})
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__, prefix, str(owner), said],
-                pass_fds=(owner,),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,  # it may outlive its owner, and must not keep the owner's pipes open
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C in the terminal is the owner's to handle
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(owner)
-        return cls(ours, process)
+        return cls(*start_survivor("harness.testbed.group_keeper", prefix, said))
 
     @property
     def pid(self) -> int:
@@ -92,12 +72,9 @@ class GroupKeeper:
 def main() -> None:
     """Wait for the owner's end; then see to it that nothing is left."""
     set_process_name("zkchaos-groups")
-    prefix, owner, said = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+    owner, prefix, said = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     folders: dict[Path, list[str]] = {Path(folder): controllers for folder, controllers in said.items()}
-    # Whatever asks the owner to end asks its process group, its control group or its terminal. The owner ends, and
-    # the keeper soon after it; before that it has nothing to do but to stay.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    stay()
     poller = select.poll()
     poller.register(0, select.POLLIN)
     poller.register(owner, select.POLLIN)
