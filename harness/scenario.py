@@ -21,11 +21,15 @@ from harness.nemesis.plan_loader import load_plan
 from harness.topology.duration import format_duration
 from harness.topology.loader import load_topology, with_overrides
 from harness.topology.model import Topology
+from harness.usermode.machine import inside
 
 #: Bounds on the load: what one machine can drive, and what a page can show.
 MAX_CLIENTS = 500
 MAX_RATE = 20_000.0
 MAX_PATHS = 10_000
+#: Operations per second in a user-mode kernel, if not said otherwise: a process takes many times longer there, and a
+#: load that cannot be carried would hide what a fault does.
+GUEST_RATE = 50.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def make_request(
         load = msgspec.structs.replace(load, clients=clients)
     if rate is not None:
         load = msgspec.structs.replace(load, rate=rate)
+    elif kernel == "usermode" or inside():
+        load = msgspec.structs.replace(load, rate=min(load.rate, GUEST_RATE))
     started = now_text()
     if attached is not None:
         # The registers of an earlier run may still be there, and each value is written once in a run. Which session
