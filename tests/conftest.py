@@ -20,7 +20,7 @@ settings.register_profile(
     deadline=None,
     print_blob=True,
     derandomize="CI" in os.environ,
-    max_examples=40,  # all of tests/unit stays below a minute; `HYPOTHESIS_PROFILE=thorough` looks longer
+    max_examples=25,  # all of tests/unit stays below a minute; `HYPOTHESIS_PROFILE=thorough` looks longer
 )
 settings.register_profile("thorough", settings.get_profile("zkchaos"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "zkchaos"))

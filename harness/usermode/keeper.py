@@ -30,13 +30,14 @@ def keep(deadline_s: float, farewell_s: float, caller: int, command: list[str]) 
         The kernel's exit code; as a shell has it, where a signal ended it.
     """
     deadline = time.monotonic() + deadline_s
-    kernel = subprocess.Popen(command, pass_fds=_inherited(caller))
-    for descriptor in _inherited(caller):
-        os.close(descriptor)  # or nobody would ever see the end of a pipe
-    ended = os.pidfd_open(kernel.pid)
+    inherited = _inherited(caller)
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # from now on it ends the kernel first
+    kernel = subprocess.Popen(command, pass_fds=inherited)
+    for descriptor in inherited:
+        os.close(descriptor)  # or nobody would ever see the end of a pipe
+    ended = os.pidfd_open(kernel.pid)
     poller = select.poll()
     poller.register(ended, select.POLLIN)
     poller.register(caller, select.POLLIN)

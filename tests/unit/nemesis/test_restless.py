@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import TestbedError
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent, ProcessEvent
-from harness.nemesis import slow_start_fault, storm_fault
+from harness.nemesis import crash_fault, nemesis, slow_start_fault, storm_fault
 from harness.nemesis.nemesis import Nemesis
 from harness.nemesis.plan import Step
 from harness.nemesis.storm_fault import spells
@@ -26,9 +26,13 @@ FIVE = load_topology("dual-net-five")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In memory a start takes no time, and nobody has to wait for what is slow."""
-    monkeypatch.setattr(slow_start_fault, "_USUAL_START", 0.1)
-    monkeypatch.setattr(storm_fault, "_ALIVE", (0.1, 0.5))
-    monkeypatch.setattr(storm_fault, "_DEAD", (0.1, 0.3))
+    monkeypatch.setattr(slow_start_fault, "_USUAL_START", 0.05)
+    monkeypatch.setattr(crash_fault, "_PAUSE", 0.03)
+    monkeypatch.setattr(crash_fault, "_LONGEST_LIFE", 0.2)
+    monkeypatch.setattr(nemesis, "_POLL", 0.01)
+    monkeypatch.setattr(storm_fault, "_FIRST", (0.0, 0.1))
+    monkeypatch.setattr(storm_fault, "_ALIVE", (0.05, 0.2))
+    monkeypatch.setattr(storm_fault, "_DEAD", (0.05, 0.15))
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def test_a_loop_does_not_start_what_another_fault_keeps_down() -> None:
         with it.nemesis.fault("crash-loop", "zk2"):
             with it.nemesis.kill(2):
                 started = len(it.processes())
-                time.sleep(0.4)  # several turns of the loop
+                time.sleep(0.2)  # several turns of the loop
                 assert it.testbed.living("zk2") == []
                 assert len(it.processes()) == started
             wait_for(lambda: len(it.processes()) > started + 2)  # it goes on
