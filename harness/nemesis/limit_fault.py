@@ -57,6 +57,8 @@ class LimitFault(Fault):
 
     #: A server that is starved answers late, and one that has memory left must want more first.
     slow_to_bite = 12.0
+    #: It is told by how fast a server answers, and other faults on the same processors delay that while they last.
+    slow_to_settle = 8.0
 
     def __init__(self, fault_id: int, kind: str, target: str, world: World) -> None:
         super().__init__(fault_id, kind, target)

@@ -216,7 +216,8 @@ class Nemesis:
         begun = time.monotonic()
         while self._probe(active, "before") is not False and not self._stopping.is_set():
             healing = [other for other in self._active.values() if other.healing_since is not None]
-            if time.monotonic() - begun > (_AFTERMATH_TIMEOUT if healing else _BEFORE_TIMEOUT):
+            patience = (_AFTERMATH_TIMEOUT if healing else _BEFORE_TIMEOUT) + active.fault.slow_to_settle
+            if time.monotonic() - begun > patience:
                 return
             for other in healing:
                 self._check_healed(other)

@@ -41,6 +41,8 @@ class Fault(ABC):
 
     #: How much longer than others it takes until its probe sees it bite, and until it is seen to be gone, seconds.
     slow_to_bite, slow_to_heal = 0.0, 0.0
+    #: How much longer its target may take to look healthy before it.
+    slow_to_settle = 0.0
 
     def __init__(self, fault_id: int, kind: str, target: str) -> None:
         self.id, self.kind, self.target = fault_id, kind, target
