@@ -134,6 +134,8 @@ MORE: dict[str, Survived] = {
 SURVIVED = LIBRARY | PARTITIONS | MORE | FAULTS
 #: With `make test`, one of each sort is enough; `make faults` performs them all.
 LONG = {*PARTITIONS, *CHOSEN} - {"a leader cut off", "disk-full", "stream-cut"}
+#: On an engine, of which there is one, all scenarios come one after the other.
+LONG_ON_DOCKER = {"one switch, then the other", "two of five servers", "a leader that hangs", "a cable of the leader"}
 #: On namespaces these are performed by other tests.
 ELSEWHERE = ("nothing breaks", "a switch", "a follower restarts")
 
@@ -158,9 +160,14 @@ STOPPED: dict[str, Callable[..., Request]] = {
 def sorted_out(chosen: list[tuple[str, str]]) -> list[object]:
     """Those that take long in all are for `make faults`: what is made of the same, and all through the helper."""
     return [
-        pytest.param(name, testbed, marks=[pytest.mark.long] if name in LONG or testbed == "docker-helper" else [])
+        pytest.param(name, testbed, marks=[pytest.mark.long] if takes_long(name, testbed) else [])
         for name, testbed in chosen
     ]
+
+
+def takes_long(name: str, testbed: str) -> bool:
+    """Whether it is performed by `make faults`."""
+    return name in LONG or testbed == "docker-helper" or (testbed == "docker" and name in LONG_ON_DOCKER)
 
 
 def carried_out(request: Request, root: Path) -> tuple[RunFolder, Judgement]:
