@@ -33,7 +33,7 @@ IMAGE_ARGS ?=
 HOURS ?= 1
 SEED ?= 1
 
-.PHONY: help setup demo test lint chaos soak bench report image clean doctor
+.PHONY: help setup demo test faults mixtures lint chaos soak bench report image clean doctor
 
 help: ## list these commands
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,8 +48,16 @@ ifneq ($(TESTS),)
 	$(BIN)/pytest $(TESTS) $(PYTEST_ARGS)
 else
 	$(BIN)/pytest tests -m alone $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/alone.xml)
-	$(BIN)/pytest tests -m "not alone" $(TWO_AT_ONCE) $(PYTEST_ARGS) $(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
+	$(BIN)/pytest tests -m "not alone and not long" $(TWO_AT_ONCE) $(PYTEST_ARGS) \
+		$(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
 endif
+
+faults: setup ## each fault alone and in mixtures, proved, on this kernel and every kind in a user-mode one (15 minutes)
+	$(BIN)/pytest tests -m "long and not nightly" $(TWO_AT_ONCE) $(PYTEST_ARGS) \
+		$(if $(JUNIT),--junitxml=$(JUNIT)/faults.xml)
+
+mixtures: setup ## the mixtures of faults in a user-mode kernel, which are not steady there yet (10 minutes)
+	$(BIN)/pytest tests -m nightly $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check
@@ -57,7 +65,7 @@ lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/mypy
 
 chaos: setup ## only the scenarios: tests marked `chaos`
-	$(BIN)/pytest tests -m chaos $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m "chaos and not long" $(PYTEST_ARGS)
 
 soak: setup ## `mixed` with one seed after another for HOURS (1), from SEED (1) on, until one is not valid
 	@limit=$$(awk 'BEGIN { print int("$(HOURS)" * 3600) }'); \

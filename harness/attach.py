@@ -134,6 +134,7 @@ def show(console: Console, name: str, *, heal: bool = False) -> None:
     with _attached(console, found, lambda _event: None) as (stage, ensemble):
         if heal:
             stage.testbed.set_links([Link(switch) for switch in found.topology.switch_names], up=True)
+            stage.testbed.set_nics([Link(nic.switch, nic.host) for nic in found.topology.nics()], up=True)
         deadline = time.monotonic() + _HEAL_TIMEOUT
         while (sight := _Sight(stage, ensemble)).ailing and heal and time.monotonic() < deadline:
             time.sleep(_POLL)

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from harness.errors import TopologyError
 from harness.topology.addresses import gateway_address
 from harness.topology.model import CLIENT_PORT, Nic, Server, Topology
+from harness.topology.proxies import refuse_proxies
 from harness.topology.schema import release_line
 from harness.topology.toml_document import one_line, value_text
 from harness.zookeeper.config import DEFAULTS, dynamic_config, setting_text, system_properties
@@ -76,6 +77,7 @@ def compose_file(topology: Topology) -> str:
         TopologyError: the official image cannot do what the topology asks for.
         UsageError: the topology names a line of versions of which none is known.
     """
+    refuse_proxies(topology, "a Compose file")
     settings = {**DEFAULTS, **topology.zookeeper.settings}
     extra = {key: f"{key}={setting_text(value)}" for key, value in settings.items() if key not in _VARIABLES}
     for key, word in extra.items():

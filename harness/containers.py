@@ -43,6 +43,7 @@ from harness.testbed.refusals import refusals, said
 from harness.testbed.subnets import make_bridge
 from harness.topology.loader import load_topology, with_overrides
 from harness.topology.model import CLIENT_PORT, Server, Topology
+from harness.topology.proxies import refuse_proxies
 from harness.zookeeper.admin import ServerStatus
 from harness.zookeeper.config import DEFAULTS, dynamic_config, system_properties
 
@@ -67,7 +68,7 @@ class ZooKeeperEnsembleContainer:
         within: seconds that the start of the servers may take.
 
     Raises:
-        UsageError: no such topology, or not a version.
+        UsageError: no such topology, one with proxies, or not a version.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ZooKeeperEnsembleContainer:
     ) -> None:
         declared = load_topology(topology) if isinstance(topology, str) else topology
         self.topology = with_overrides(declared, version=version)
+        refuse_proxies(self.topology, "an ensemble of containers")
         self._image, self._within = image, within
         self._run_id = ""
         self._servers: dict[int, ZooKeeperContainer] = {}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness.doctor_disks import examine_fuse
 from harness.doctor_finding import ENGINES, EVERYBODY, NAMESPACES, NOBODY, CapabilityFinding, missing, possible
 from harness.doctor_offers import show_offers
+from harness.doctor_usermode import examine_usermode
 from harness.errors import ZkChaosError
 from harness.run import LEAST_FREE
+from harness.testbed.cgroups import Groups
 from harness.testbed.engine import connect_engine
+from harness.testbed.group_places import find_places
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.loader import load_topology
+from harness.toxiproxy.program import PROGRAM_VARIABLE, find_program, version_of
+from harness.zookeeper.clock import find_faketime
 from harness.zookeeper.distribution import DEFAULT_VERSION, resolve
 from harness.zookeeper.java import find_java
 
@@ -30,10 +37,11 @@ _ENGINE_S = 10
 
 def examine(runs: Path) -> list[CapabilityFinding]:
     """Try everything that a run needs."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        docker = pool.submit(_docker)
-        ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores(), _chromium()]
-        return [*ours, *docker.result()]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        docker, usermode = pool.submit(_docker), pool.submit(examine_usermode)
+        ours = [_python(), _java(), _namespaces(), _zookeeper(), _disk(runs), _cores()]
+        ours += [_groups(), _faketime(), _toxiproxy(), examine_fuse(), _chromium()]
+        return [*ours, *usermode.result(), *docker.result()]
 
 
 def _python() -> CapabilityFinding:
@@ -86,6 +94,49 @@ def _cores() -> CapabilityFinding:
     cores = os.cpu_count() or 1
     step = "" if cores > 1 else "elections and recovery will be slower than on a server"
     return CapabilityFinding("cores", cores > 1, NOBODY, str(cores), step)
+
+
+def _groups() -> CapabilityFinding:
+    """Make a control group for each controller, and remove it again."""
+    places = find_places()
+    step = "" if not places.refusals else "faults `limit` on namespaces need them; of cpu, signals do instead"
+    found = [f"{name} below {place.folder}" for name, place in places.found.items()]
+    found += [f"{name}: {why}" for name, why in places.refusals.items()]
+    groups = Groups(places)
+    try:
+        if places.found:
+            groups.make("doctor")
+    except ZkChaosError as problem:
+        return CapabilityFinding("control groups", False, NOBODY, str(problem), step)
+    finally:
+        groups.close()
+    return CapabilityFinding("control groups", not places.refusals, NOBODY, "; ".join(found), step)
+
+
+def _faketime() -> CapabilityFinding:
+    """Let a process tell a wrong time."""
+    try:
+        library = find_faketime()
+    except ZkChaosError as problem:
+        step = f"only faults of clocks need it: {problem.next_step}"
+        return CapabilityFinding("libfaketime", False, NOBODY, problem.what, step)
+    return CapabilityFinding("libfaketime", True, NOBODY, f"{library}: sets the clocks of servers, and no other")
+
+
+def _toxiproxy() -> CapabilityFinding:
+    """It is not made for this: that takes half a minute, and a download."""
+    try:
+        program = find_program()
+        version = version_of(program) if program else ""
+    except (ZkChaosError, OSError, subprocess.SubprocessError, ValueError) as problem:
+        step = problem.next_step if isinstance(problem, ZkChaosError) else ""
+        return CapabilityFinding("toxiproxy", False, NOBODY, str(problem), step)
+    if program:
+        return CapabilityFinding("toxiproxy", True, NOBODY, f"{version}, {program}")
+    if shutil.which("go"):
+        return CapabilityFinding("toxiproxy", True, NOBODY, "not yet; `go` makes it where a topology has proxies, once")
+    found = "not found; faults of streams are made of it"
+    return CapabilityFinding("toxiproxy", False, NOBODY, found, f"install Go 1.23, or name it by {PROGRAM_VARIABLE}")
 
 
 def _chromium() -> CapabilityFinding:

@@ -51,7 +51,7 @@ def show_offers(console: Console, findings: Sequence[CapabilityFinding]) -> None
 
 
 def _word(offer: Offer, *, here: bool) -> str:
-    if not here:
+    if not here or offer.never:
         return "[yellow]no[/yellow]"
     if offer.unless:
         return "not of all"

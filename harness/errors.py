@@ -9,9 +9,12 @@
     │   ├── RunFolderError          a run folder that cannot be read or written as asked
     │   └── HistoryError            a history or transaction log that is not what it claims to be
     ├── EnvironmentLacking          this machine lacks something; says what to install or to enable
+    │   ├── KernelLacking           the kernel has not what a fault is made of
     │   ├── NamespacesForbidden     user or network namespaces are not allowed here
     │   ├── EngineUnavailable       no Docker engine answers, or an image that is needed is not there
     │   ├── JavaMissing             no Java runtime was found
+    │   ├── FaketimeMissing         no libfaketime, by which servers' clocks are set
+    │   ├── FuseMissing             no FUSE, which servers' disks are made of
     │   └── DistributionUnavailable the server's jars could not be had
     ├── DistributionCorrupt         a jar whose SHA-256 is not the locked one
     ├── StorageFull                 the disk that holds the run folder is full
@@ -91,6 +94,10 @@ class EnvironmentLacking(ZkChaosError):
     """This machine lacks something that the request needs."""
 
 
+class KernelLacking(EnvironmentLacking):
+    """The kernel has not what a fault is made of, as sch_netem. Told before anything is broken."""
+
+
 class NamespacesForbidden(EnvironmentLacking):
     """The kernel or its administrator forbids the namespaces that the embedded testbed is made of."""
 
@@ -101,6 +108,18 @@ class EngineUnavailable(EnvironmentLacking):
 
 class JavaMissing(EnvironmentLacking):
     """No Java runtime: neither JAVA_HOME, nor PATH, nor the `java` extra."""
+
+
+class ToxiproxyMissing(EnvironmentLacking):
+    """There is no toxiproxy here, and it could not be compiled."""
+
+
+class FaketimeMissing(EnvironmentLacking):
+    """There is no libfaketime here that works, by which servers' clocks are set."""
+
+
+class FuseMissing(EnvironmentLacking):
+    """No file systems in user space here (FUSE), which servers' disks are made of."""
 
 
 class DistributionUnavailable(EnvironmentLacking):

@@ -1,7 +1,8 @@
 """The pytest plugin: markers `chaos`, `topology(...)`, `testbed(...)`; fixtures `ensemble`, `nemesis`, `load`.
 
 A test that uses a fixture has an ensemble of its own, a run folder and a page. What a machine lacks is a skip, or a
-failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`, `docker`).
+failure where the environment variable ZKCHAOS_REQUIRE names it (`namespaces`, `java`, `zookeeper`, `docker`,
+`faketime`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "topology(name, *, version=None, multi_address=None): what the test's ensemble looks like"
     )
+    config.addinivalue_line("markers", "prepared(*names): what servers are started with: `clocks`, `disks`")
     config.addinivalue_line("markers", "testbed(kind): where: `namespaces`, `docker`, or `docker-helper`")
 
 
@@ -186,16 +188,42 @@ def _scenario(request: pytest.FixtureRequest, topology: Topology) -> Scenario:
         version=topology.zookeeper.version,
         multi_address=topology.zookeeper.multi_address,
         harness_version=__version__,
+        prepared=_prepared(request.node),
     )
 
 
+def _prepared(node: pytest.Item) -> tuple[str, ...]:
+    """What the test's marker, and those around it, want servers to be started with."""
+    from harness.errors import UsageError
+    from harness.nemesis.kinds import KINDS
+    from harness.topology.toml_document import allowed_words
+
+    names = tuple(sorted({str(name) for marker in node.iter_markers("prepared") for name in marker.args}))
+    known = sorted({kind.prepared for kind in KINDS.values() if kind.prepared})
+    if wrong := [name for name in names if name not in known]:
+        raise UsageError(
+            f"there is nothing called {wrong[0]!r}",
+            where="marker prepared",
+            next_step=f"allowed: {allowed_words(known)}",
+        )
+    return names
+
+
 def _skip_or_fail(lacking: EnvironmentLacking) -> None:
-    from harness.errors import EngineUnavailable, JavaMissing, NamespacesForbidden
+    from harness.errors import (
+        EngineUnavailable,
+        FaketimeMissing,
+        JavaMissing,
+        NamespacesForbidden,
+        ToxiproxyMissing,
+    )
 
     names: dict[type[EnvironmentLacking], str] = {
         EngineUnavailable: "docker",
+        FaketimeMissing: "faketime",
         JavaMissing: "java",
         NamespacesForbidden: "namespaces",
+        ToxiproxyMissing: "toxiproxy",
     }
     name = names.get(type(lacking), "zookeeper")
     if name in os.environ.get("ZKCHAOS_REQUIRE", "").split(","):

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -20,10 +20,14 @@ from harness.history.folder import NO_SPACE, LineWriter, RunFolder, storage_erro
 from harness.history.records import Event, Note, Phase
 from harness.history.scenario import Scenario
 from harness.load.registers import RegisterLoad, register_paths
+from harness.nemesis import limit_fault, partition_fault, split_fault
 from harness.nemesis.nemesis import Nemesis
+from harness.nemesis.packets_fault import refuse_steps
+from harness.nemesis.plan import Step
 from harness.scenario import Request
 from harness.stage.make import make_stage
 from harness.topology.model import Topology
+from harness.toxiproxy.proxies import Proxies
 from harness.zookeeper.ensemble import Ensemble
 from harness.zookeeper.monitor import Monitor
 
@@ -74,6 +78,7 @@ class Run:
         topology: the scenario's, with its overrides.
         root: the run folder to make.
         observer: sees each event after it was written.
+        schedule: what will be carried out; refused before anything is started where this kernel cannot do it.
         with_load: start the client processes of the scenario's load at once, while the servers come up.
         tell: called with a line of text before anything that may take seconds, such as a download.
 
@@ -88,15 +93,22 @@ class Run:
         root: Path,
         observer: Observer | None = None,
         *,
+        schedule: Sequence[Step] = (),
         with_load: bool = True,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.scenario, self.topology = scenario, topology
         self._stack = contextlib.ExitStack()
-        self._stage = make_stage(scenario.testbed, topology, root, tell, attached=scenario.attached)
+        self._stage = make_stage(
+            scenario.testbed, topology, root, tell, attached=scenario.attached, prepared=scenario.prepared
+        )
         self._stack.callback(self._stage.close)
         self.testbed = self._stage.testbed
         try:
+            refuse_steps(schedule, topology, self.testbed.lacking)
+            partition_fault.refuse_steps(schedule, topology, self.testbed.lacking)
+            limit_fault.refuse_steps(schedule, self.testbed.limit_refusals)
+            split_fault.refuse_steps(schedule, self.testbed.lacking)
             # Only now is anything made that outlives this process: testbed, Java and jars are all there.
             self.folder = _make_folder(root)
             self.folder.write_json(self.folder.scenario_file, scenario, sync=False)
@@ -116,13 +128,22 @@ class Run:
         self.folder.write_json(self.folder.environment_file, self._stage.environment(), sync=False)
         self.ensemble = Ensemble(self.testbed, self.topology, self.folder, self._stage.starter, self.record)
         self.monitor = Monitor(self.ensemble, self.record)
-        self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed)
+        self.proxies = self._make_proxies()
+        self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed, proxies=self.proxies)
         self.load = self.new_load(self.scenario, 1)
         if with_load:
             self.load.launch()
         self.ensemble.start()
         self.monitor.start()
         self._stack.callback(self.monitor.stop)
+
+    def _make_proxies(self) -> Proxies | None:
+        """Let the proxies of the topology listen, before anybody connects through them."""
+        if self._stage.toxiproxy is None:
+            return None
+        proxies = Proxies(self.testbed, self.topology, self._stage.toxiproxy, self.folder.proxies_folder)
+        proxies.start()
+        return proxies
 
     def __enter__(self) -> Run:
         return self
@@ -230,7 +251,7 @@ def perform(
         KeyboardInterrupt: the same.
     """
     try:
-        with Run(request.scenario, request.topology, root, observer, tell=tell) as run:
+        with Run(request.scenario, request.topology, root, observer, schedule=request.schedule, tell=tell) as run:
             run.carry_out(request)
         return run.folder
     except StorageFull:

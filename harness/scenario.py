@@ -14,17 +14,24 @@ import msgspec
 from harness import __version__
 from harness.errors import UsageError
 from harness.history.scenario import LoadSpec, Scenario
+from harness.nemesis.kinds import KINDS, FaultKind
 from harness.nemesis.offers import Guest
 from harness.nemesis.plan import Plan, Step, check_plan, expand
 from harness.nemesis.plan_loader import load_plan
 from harness.topology.duration import format_duration
 from harness.topology.loader import load_topology, with_overrides
 from harness.topology.model import Topology
+from harness.usermode.machine import inside
 
 #: Bounds on the load: what one machine can drive, and what a page can show.
 MAX_CLIENTS = 500
 MAX_RATE = 20_000.0
 MAX_PATHS = 10_000
+#: Operations per second in a user-mode kernel, if not said otherwise: a process takes many times longer there, and a
+#: load that cannot be carried would hide what a fault does.
+GUEST_RATE = 50.0
+#: For the same reason recovery may take so many times longer there than a plan allows it.
+GUEST_PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ def make_request(
     clients: int | None = None,
     rate: float | None = None,
     testbed: str = "namespaces",
+    kernel: str = "host",
     attached: str | None = None,
     attached_topology: Topology | None = None,
     guests: Sequence[Guest] = (),
@@ -64,10 +72,13 @@ def make_request(
     check_plan(plan, topology, guests)
     schedule = expand(plan, seed=seed, duration_s=duration)
     load = plan.load
+    in_guest = kernel == "usermode" or inside()
     if clients is not None:
         load = msgspec.structs.replace(load, clients=clients)
     if rate is not None:
         load = msgspec.structs.replace(load, rate=rate)
+    elif in_guest:
+        load = msgspec.structs.replace(load, rate=min(load.rate, GUEST_RATE))
     started = now_text()
     if attached is not None:
         # The registers of an earlier run may still be there, and each value is written once in a run. Which session
@@ -77,6 +88,9 @@ def make_request(
         root = f"/zkchaos/{_compact(started)}-{seed}"
         load = msgspec.structs.replace(load, root=root, session_timeout_ms=timeout_ms)
     check_load(load, topology)
+    budget = plan.recovery_within_s
+    if budget is not None and in_guest:
+        budget *= GUEST_PATIENCE
     words = ["zkchaos", "run", plan_name]
     words += ["--attach", attached] if attached else ["--topology", topology_name or plan.topology]
     words += ["--seed", str(seed)]
@@ -86,6 +100,7 @@ def make_request(
     words += ["--clients", str(clients)] if clients is not None else []
     words += ["--rate", f"{rate:g}"] if rate is not None else []
     words += ["--testbed", testbed] if testbed != "namespaces" else []
+    words += ["--kernel", kernel] if kernel != "host" else []
     scenario = Scenario(
         name=plan.name,
         topology=topology.name,
@@ -101,11 +116,17 @@ def make_request(
         attached=attached,
         version=version,
         multi_address=multi_address,
-        recovery_within_s=plan.recovery_within_s,
+        recovery_within_s=budget,
         scheduled_faults=len(schedule),
         harness_version=__version__,
+        prepared=tuple(sorted({kind.prepared for kind in _kinds_of(plan) if kind.prepared})),
+        expected={step.id: step.expect for step in schedule if step.expect is not None},
     )
     return Request(scenario, topology, replace(plan, load=load), schedule)
+
+
+def _kinds_of(plan: Plan) -> list[FaultKind]:
+    return [KINDS[s.fault] for s in plan.steps] + [KINDS[name] for g in plan.random for name, _target in g.choices]
 
 
 def check_load(load: LoadSpec, topology: Topology) -> None:

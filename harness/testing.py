@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from kazoo.exceptions import KazooException
@@ -21,7 +22,8 @@ from kazoo.handlers.threading import KazooTimeoutError
 
 from harness.check.verdict import Finding, Judgement, Overall
 from harness.errors import EnsembleError, GuaranteeNotProven, GuaranteeViolated, UsageError
-from harness.history.scenario import LoadSpec, Scenario
+from harness.history.records import FaultEvent
+from harness.history.scenario import LoadSpec, Scenario, Service
 from harness.judge_and_tell import judge_and_tell
 from harness.load.hosted import hosted_client, server_client
 from harness.load.registers import ROOT, RegisterLoad
@@ -171,20 +173,30 @@ class LoadUnderTest:
             self._run.record.phase("quiesce")
             load.stop()
 
-    def verify(self, *, recovery_within: float | None = None) -> Judgement:
+    def verify(
+        self, *, recovery_within: float | None = None, service: Literal["survives", "stops"] | None = None
+    ) -> Judgement:
         """Collect the last evidence, judge every guarantee and write the page.
 
         Args:
             recovery_within: budget for the recovery after each fault, seconds; None promises nothing.
+            service: what is expected of it while each fault is on; `survives` needs a budget.
 
         Raises:
             GuaranteeViolated: with the witness and the page's path.
             GuaranteeNotProven: some verdict is unknown, or the run is broken; with the reason.
+            UsageError: there was no load, or it is not said when the service survives.
         """
         run = self._run
         if not self.used:
             raise UsageError("there was no load, so there is nothing to verify", where="load.verify()")
-        scenario = msgspec.structs.replace(run.scenario, recovery_within_s=recovery_within)
+        if service == "survives" and recovery_within is None:
+            raise UsageError(
+                "it is not said after how long", where="load.verify(service=)", next_step="recovery_within=8"
+            )
+        faults = {event.id for event in run.folder.events() if isinstance(event, FaultEvent)} if service else set()
+        expected = {fault: Service(service) for fault in sorted(faults) if service}
+        scenario = msgspec.structs.replace(run.scenario, recovery_within_s=recovery_within, expected=expected)
         run.folder.write_json(run.folder.scenario_file, scenario)
         run.collect()
         run.record.phase("done")

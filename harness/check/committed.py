@@ -7,7 +7,8 @@ committed transactions that its server got within a snapshot. Both are told apar
 
 * a server **refutes** a zxid if its log goes on beyond it without having it, and no snapshot of that server lies
   between the zxid and the next one it has: the zxid was not in the history that it followed;
-* a server **followed** a zxid if its log has it and goes on, without a break, to one that a majority has.
+* a server **followed** a zxid if its log has it and goes on, without a break, to one that a majority has. Where a fault
+  cut its log, that is a break: what the server went on from after that is not all that it had written.
 
 Within an epoch a leader gives out zxids without gaps, refused requests included (`PrepRequestProcessor`).
 """
@@ -48,6 +49,8 @@ class ServerLog:
     snapshots: tuple[int, ...] = ()
     #: How many of its files end with a torn record.
     torn: int = 0
+    #: The last zxid of what a fault damaged or took away, each time: the server went on from less than that.
+    cuts: tuple[int, ...] = ()
 
     @cached_property
     def _written(self) -> list[int]:
@@ -108,13 +111,14 @@ class ServerLog:
         return not explained
 
     def unbroken(self) -> list[tuple[int, int]]:
-        """The log cut at every place where a snapshot or a gap lies between two zxids: first and last of each part."""
+        """The log cut where a fault cut it, and where a snapshot or a gap lies between two zxids: ends of each part."""
         parts: list[tuple[int, int]] = []
         first: int | None = None
         for one, other in pairwise(self.zxids):
             if first is None:
                 first = one
-            if other != one + 1 and (epoch(one) == epoch(other) or self._snapshot_between(one, other)):
+            gap = other != one + 1 and (epoch(one) == epoch(other) or self._snapshot_between(one, other))
+            if gap or one in self.cuts:
                 parts.append((first, one))
                 first = other
         if self.zxids:

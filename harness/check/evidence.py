@@ -7,7 +7,7 @@ in `Evidence.damage`, and judges answer `unknown` where it matters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,8 @@ from harness.check.committed import CommittedLog, ServerLog, merge_logs
 from harness.check.lost_replies import LostReplies, resolve_lost_replies
 from harness.check.replay import Replay, replay
 from harness.errors import HistoryError, RunFolderError, TopologyError
-from harness.history.folder import RunFolder, read_lines
+from harness.history.damaged import asides, left_damaged, sha256_of
+from harness.history.folder import RunFolder, ServerFolder, read_lines
 from harness.history.records import (
     Barrier,
     ClientRecord,
@@ -39,7 +40,7 @@ from harness.history.records import (
 from harness.history.scenario import Scenario
 from harness.topology.loader import parse_topology, with_overrides
 from harness.topology.model import Topology
-from harness.zookeeper.txnlog import Replicas, read_logs, snapshot_zxids
+from harness.zookeeper.txnlog import Replicas, log_files, read_log, read_logs, snapshot_zxids
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
@@ -124,6 +125,17 @@ class Evidence:
         first_events = [event.at for event in self.events[:1]]
         first_calls = [operation.call for operation in self.operations[:1]]
         return min(first_events + first_calls, default=0)
+
+    @cached_property
+    def load_end(self) -> int:
+        """When the load ended; a test may load the ensemble several times, and the last load's end is the end of all.
+
+        Where it never did, the last write or fault.
+        """
+        quiesced = [phase.at for phase in self.phases if phase.name == "quiesce"]
+        return max(
+            quiesced or [op.call for op in self.writes] or [fault.at for fault in self.faults], default=self.start
+        )
 
     @cached_property
     def quorum(self) -> int:
@@ -290,11 +302,33 @@ def _server_logs(folder: RunFolder, damage: list[Damage]) -> dict[int, ServerLog
     logs: dict[int, ServerLog] = {}
     for server in folder.server_ids():
         place = folder.server(server)
-        log = _attempt(f"server {server}", partial(read_logs, place.txnlog, replicas), damage)
-        snapshots = _attempt(f"server {server}", partial(snapshot_zxids, place.snapshot), damage)
-        if log is not None and log.files:
-            logs[server] = ServerLog(log.txns, snapshots or (), torn=len(log.torn))
+        log = _attempt(f"server {server}", partial(_whole_log, place, replicas), damage)
+        snapshots = _attempt(f"server {server}", partial(_snapshots, place), damage)
+        if log is not None:
+            logs[server] = replace(log, snapshots=snapshots or ())
     return logs
+
+
+def _whole_log(place: ServerFolder, replicas: Replicas) -> ServerLog | None:
+    """All that a server has logged, also what was put aside before a fault took it away or damaged it.
+
+    None: it never logged.
+    """
+    aside = asides(place)
+    spoilt = left_damaged(place)
+    folders = [a.txnlog for a in aside]
+    files = [file for folder in (*folders, place.txnlog) for file in log_files(folder)] if spoilt else []
+    passed_over = [file for file in files if sha256_of(file) in spoilt]
+    log = read_logs(place.txnlog, replicas, aside=folders, but=passed_over)
+    lasts = [file for folder in folders for file in log_files(folder)[-1:] if file not in passed_over]
+    cuts = tuple(txns[-1].zxid for file in lasts if (txns := read_log(file, replicas).txns))
+    return ServerLog(log.txns, torn=len(log.torn), cuts=cuts) if log.files else None
+
+
+def _snapshots(place: ServerFolder) -> tuple[int, ...]:
+    """The zxids of all snapshots that a server has made or been given."""
+    folders = [*(a.snapshot for a in asides(place)), place.snapshot]
+    return tuple(sorted({zxid for folder in folders for zxid in snapshot_zxids(folder)}))
 
 
 def _topology(scenario: Scenario) -> Topology | None:

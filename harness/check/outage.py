@@ -58,6 +58,19 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
 Attempt = tuple[int, int, Operation | None]
 
 
+def attempts_by_client(
+    writes: Iterable[Operation], sessions: Iterable[SessionEvent], load_end: int
+) -> dict[str, list[Attempt]]:
+    """`attempts_of` each client that ever tried to write, by its name."""
+    found: dict[str, tuple[list[Operation], list[SessionEvent]]] = {}
+    for op in writes:
+        found.setdefault(op.process, ([], []))[0].append(op)
+    for event in sessions:
+        if event.process in found:
+            found[event.process][1].append(event)
+    return {name: attempts_of(*mine, load_end) for name, mine in found.items()}
+
+
 def attempts_of(writes: Sequence[Operation], sessions: Iterable[SessionEvent], load_end: int) -> list[Attempt]:
     """When one client wanted a write done, in the order of the ends.
 

@@ -9,7 +9,7 @@ from harness.history.records import FaultAction, FaultEvent
 from harness.topology.model import Topology
 from harness.topology.survival import Survival, survives
 
-NETWORK_FAULTS = frozenset({"switch-down", "link-down"})
+NETWORK_FAULTS = frozenset({"switch-down", "link-down", "nic-down"})
 SERVER_FAULTS = frozenset({"kill", "pause", "restart"})
 
 
@@ -39,7 +39,7 @@ def _survival(topology: Topology, active: Iterable[FaultEvent]) -> Survival | No
         targets = fault.target.split(",")
         if fault.fault == "switch-down":
             switches.update(targets)
-        elif fault.fault == "link-down":
+        elif fault.fault in ("link-down", "nic-down"):
             links.update(targets)
         elif fault.fault in SERVER_FAULTS and all(target in hosts for target in targets):
             servers.update(hosts[target] for target in targets)

@@ -8,8 +8,10 @@ For each fault, from its injection until the next one or the end of the load:
   injection was not seen at the injection, and counts from its own begin; so does none at all, as zero.
 * What begins after the heal counts likewise from the heal, and is held to the same budget.
 
-A disturbance belongs to the fault in whose time it began. Only clients that had been answered before the fault
-count. Without a budget nothing is promised but that the clients are served again before the load ends.
+A disturbance belongs to the fault in whose time it began. Where a plan expects a fault to stop the service, nobody is
+expected to be served before it heals: whatever lasts into its time counts from its heal. Only clients that had been
+answered before the fault count. Without a budget nothing is promised but that the clients are served again before the
+load ends.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from operator import itemgetter
 
 import msgspec
 
+from harness.check.claims import claims_of
 from harness.check.evidence import Evidence
+from harness.check.expectation import Stop, stops
 from harness.check.faults_proved import first_steps, never_injected
 from harness.check.guarantee import Guarantee, Problem, count
 from harness.check.outage import (
@@ -30,7 +34,7 @@ from harness.check.outage import (
     SHORTEST_STALL,
     Attempt,
     Wait,
-    attempts_of,
+    attempts_by_client,
     disturbances,
     stall_threshold,
     waits,
@@ -38,22 +42,14 @@ from harness.check.outage import (
 from harness.check.prediction import NETWORK_FAULTS, sentence
 from harness.check.verdict import Figure, Verdict, Witness
 from harness.check.words import Words
-from harness.history.records import FaultAction, FaultEvent, Operation, SessionEvent
+from harness.history.records import FaultAction, FaultEvent
 
 GUARANTEE = Guarantee("recovery", "After each fault the clients' writes are answered again within the plan's budget.")
 
 #: A disturbance that begins later than this after the injection (or the heal) counts from its own begin.
 ONSET = 3 * SECOND
-#: Fewer attempts to write than this between two faults are too few to tell.
+#: Fewer attempts to write than this between two faults, or while one is on, are too few to tell.
 MIN_ATTEMPTS = 5
-
-_CLAIMS = {
-    "switch-down": ("NR-01",),
-    "link-down": ("NR-03",),
-    "kill": ("SZ-01",),
-    "pause": ("SZ-01",),
-    "restart": ("SE-09",),
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Disturbed:
     @property
     def lasted(self) -> int:
         """Nanoseconds until the client was served again, or gave up."""
-        return self.wait.until - self.since
+        return max(0, self.wait.until - self.since)
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,8 @@ class FaultRecovery:
     #: The next fault's injection, or the end of the load.
     end: int
     load_end: int
-    #: Clients that had been answered before it, and how often clients tried to write in its time.
+    #: Clients that had been answered before it; and how often clients tried to write, or were about to, in its time, or
+    #: while it was on where the next one came before it healed.
     working: int
     attempts: int
     #: The longest wait of all clients together; None if there was none.
@@ -89,6 +86,8 @@ class FaultRecovery:
     #: Each disturbed client's longest disturbance that began before the heal, and after it.
     during: tuple[Disturbed, ...]
     after: tuple[Disturbed, ...]
+    #: Whether the service was expected to stop.
+    stops: bool = False
 
     @property
     def name(self) -> str:
@@ -145,11 +144,14 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     if not faults:
         return ()
     writes = evidence.writes
-    # a test may load the ensemble several times; the last load's end is the end of all
-    quiesced = [phase.at for phase in evidence.phases if phase.name == "quiesce"]
-    load_end = max(quiesced, default=0) or max((op.call for op in writes), default=faults[-1].at)
-    timeline = _Timeline(faults, {e.id: e.at for e in evidence.faults if e.action is FaultAction.HEAL}, load_end)
-    attempts = {name: attempts_of(*mine, load_end) for name, mine in _by_process(writes, evidence.sessions).items()}
+    load_end = evidence.load_end
+    timeline = _Timeline(
+        faults,
+        {event.id: event.at for event in evidence.faults if event.action is FaultAction.HEAL},
+        load_end,
+        {stop.fault: stop for stop in stops(evidence)},
+    )
+    attempts = attempts_by_client(writes, evidence.sessions, load_end)
     threshold = stall_threshold(_waits_before(faults[0].at, attempts.values()))
     for name, mine in attempts.items():
         timeline.add_client(name, disturbances(waits(mine, threshold), threshold), threshold)
@@ -157,8 +159,8 @@ def measure(evidence: Evidence) -> tuple[FaultRecovery, ...]:
     if not timeline.add_service(waits(together, SHORTEST_STALL), threshold):
         timeline.add_service(waits(together), threshold)
     first_answers = [next((a[0] for a in mine if a[2] is not None), load_end) for mine in attempts.values()]
-    calls = [op.call for op in writes]
-    return tuple(timeline.recovery(place, calls, first_answers) for place in range(len(faults)))
+    calls, ends = sorted(call for _until, call, _op in together), [until for until, _call, _op in together]
+    return tuple(timeline.recovery(place, calls, ends, first_answers) for place in range(len(faults)))
 
 
 def _waits_before(moment: int, attempts: Iterable[list[Attempt]]) -> list[Wait]:
@@ -170,24 +172,16 @@ def _waits_before(moment: int, attempts: Iterable[list[Attempt]]) -> list[Wait]:
     return found
 
 
-def _by_process(
-    writes: Iterable[Operation], sessions: Iterable[SessionEvent]
-) -> dict[str, tuple[list[Operation], list[SessionEvent]]]:
-    found: dict[str, tuple[list[Operation], list[SessionEvent]]] = {}
-    for op in writes:
-        found.setdefault(op.process, ([], []))[0].append(op)
-    for event in sessions:
-        if event.process in found:
-            found[event.process][1].append(event)
-    return found
-
-
 class _Timeline:
     """Sorts waits under the faults in whose time they began."""
 
-    def __init__(self, faults: list[FaultEvent], heals: dict[int, int], load_end: int) -> None:
+    def __init__(
+        self, faults: list[FaultEvent], heals: dict[int, int], load_end: int, stops_by_fault: dict[int, Stop]
+    ) -> None:
         self._faults, self._heals, self._load_end = faults, heals, load_end
         self._injections = [fault.at for fault in faults]
+        self._stops = stops_by_fault
+        self._stop_places = [(p, stops_by_fault[f.id]) for p, f in enumerate(faults) if f.id in stops_by_fault]
         self._during: list[dict[str, Disturbed]] = [{} for _ in faults]
         self._after: list[dict[str, Disturbed]] = [{} for _ in faults]
         self._outages: list[Wait | None] = [None for _ in faults]
@@ -201,23 +195,36 @@ class _Timeline:
             place = self._place(wait.start, tolerance)
             if place < 0 or wait.start >= self._load_end or wait.before is None:
                 continue
+            if (stopped := self._stopped(wait)) is not None:
+                place, stop = stopped
+                # nobody waits in vain while nothing else is expected
+                if wait.end is None or wait.end > stop.healed:
+                    self._keep(self._after[place], Disturbed(process, wait, stop.healed))
+                continue
             fault = self._faults[place]
             healed = self._heals.get(fault.id)
             after_heal = healed is not None and wait.start + tolerance >= healed
             cause = healed if after_heal and healed is not None else fault.at
             since = cause if wait.start <= cause + ONSET else wait.start
-            here = (self._after if after_heal else self._during)[place]
-            candidate = Disturbed(process, wait, since)
-            known = here.get(process)
-            if known is None or wait.length > known.wait.length:
-                here[process] = candidate
+            self._keep((self._after if after_heal else self._during)[place], Disturbed(process, wait, since))
+
+    def _stopped(self, wait: Wait) -> tuple[int, Stop] | None:
+        """The last fault that was expected to stop the service while this wait lasted, and its place."""
+        found = [(p, s) for p, s in self._stop_places if s.start < wait.until and wait.start < s.healed]
+        return max(found, key=lambda entry: entry[1].healed, default=None)
+
+    def _keep(self, here: dict[str, Disturbed], candidate: Disturbed) -> None:
+        known = here.get(candidate.process)
+        if known is None or candidate.wait.length > known.wait.length:
+            here[candidate.process] = candidate
 
     def add_service(self, found: list[Wait], tolerance: int) -> bool:
         """Take in waits of all clients together, in the order of time; whether there was one for each fault."""
         starts = [wait.start for wait in found]
         for place, injected in enumerate(self._injections):
             end = self._injections[place + 1] - tolerance if place + 1 < len(self._injections) else self._load_end
-            here = found[bisect_left(starts, injected - tolerance) : bisect_left(starts, end)]
+            near = found[bisect_left(starts, injected - tolerance) : bisect_left(starts, end)]
+            here = [wait for wait in near if wait.until > injected]
             if here and here[-1].end is None and here[-1].length < tolerance:
                 here.pop()  # the last write of the load was lost, and nobody asked again
             if here:
@@ -226,7 +233,7 @@ class _Timeline:
                 self._outages[place] = Wait(max(w.start, injected), w.end, w.before, w.after, w.given_up)
         return None not in self._outages
 
-    def recovery(self, place: int, calls: list[int], first_answers: list[int]) -> FaultRecovery:
+    def recovery(self, place: int, calls: list[int], ends: list[int], first_answers: list[int]) -> FaultRecovery:
         fault = self._faults[place]
         end = self._injections[place + 1] if place + 1 < len(self._faults) else max(self._load_end, fault.at)
         return FaultRecovery(
@@ -235,10 +242,11 @@ class _Timeline:
             end=end,
             load_end=self._load_end,
             working=sum(1 for first in first_answers if first <= fault.at),
-            attempts=bisect_left(calls, end) - bisect_left(calls, fault.at),
+            attempts=bisect_left(calls, max(end, self._heals.get(fault.id, end))) - bisect_left(ends, fault.at),
             outage=self._outages[place],
             during=tuple(self._during[place].values()),
             after=tuple(self._after[place].values()),
+            stops=fault.id in self._stops,
         )
 
 
@@ -314,10 +322,13 @@ def _unclear(recovery: FaultRecovery, budget: float | None, words: Words) -> lis
 def _kept(found: tuple[FaultRecovery, ...], budget: float | None, words: Words) -> str:
     if not found:
         return "No fault was injected, so there was nothing to recover from."
-    worst = max(found, key=lambda r: (r.recovery_s, r.write_outage_s))
+    worst = max(found, key=lambda r: (r.heal_s if r.stops else r.recovery_s, r.write_outage_s))
     within = f" (budget {budget:g} s)" if budget is not None else ""
     at = f"{worst.name} at {words.at(worst.fault.at)}"
-    if not worst.during:
+    if worst.stops:
+        back = f"clients were served again {worst.heal_s:.2f} s after the healing" if worst.after else "nobody waited"
+        served = f"which was expected to stop the service, {back}{within}"
+    elif not worst.during:
         served = "no client was disturbed" + within
     else:
         clients = count(len(worst.during), "disturbed client was", "disturbed clients were")
@@ -345,5 +356,5 @@ def _claims(found: tuple[FaultRecovery, ...], evidence: Evidence) -> tuple[str, 
     claims: list[str] = []
     for recovery in found:
         control = recovery.fault.fault in NETWORK_FAULTS and sentence(recovery.fault, evidence) is not None
-        claims += ("NR-11",) if control else _CLAIMS.get(recovery.fault.fault, ())
+        claims += ("NR-11",) if control else claims_of(recovery.fault)
     return tuple(dict.fromkeys(claims))

@@ -39,7 +39,8 @@ class Figure(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one judge says of one guarantee in one run."""
 
-    #: Stable id: `linearizable-writes`, `session-order`, `durability`, `agreement`, `recovery`, `faults-proved`.
+    #: Stable id: `linearizable-writes`, `session-order`, `durability`, `agreement`, `recovery`,
+    #: `expectation` (where a plan says what it expects), `faults-proved`.
     guarantee: str
     #: The promise in words.
     promise: str

@@ -5,7 +5,9 @@
     runs/<utc-time>-<scenario>-<seed>/
       scenario.json environment.json events.jsonl verdicts.json report.html
       clients/<host>.jsonl
+      proxies/<host>.log
       servers/<id>/{admin,config,logs,txnlog,snapshot}/
+      servers/<id>/damaged/<n>/     what a fault took away or damaged, as it was before; see `damaged`
 
 Lines are written whole and at once, so a run that died at any moment leaves at most one torn last line, which
 readers drop. Files are synced at phase ends.
@@ -133,6 +135,11 @@ class RunFolder:
     def clients_folder(self) -> Path:
         """One file of operations for each client process."""
         return self.root / "clients"
+
+    @property
+    def proxies_folder(self) -> Path:
+        """What the toxiproxy of each host said, where the topology has proxies."""
+        return self.root / "proxies"
 
     @property
     def verdicts_file(self) -> Path:

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
+
+#: How soon after its injection a fault that is expected to stop the service has stopped it, seconds: what was on its
+#: way is answered by then.
+STOPS_WITHIN_S = 2.0
+
+
+class Service(StrEnum):
+    """What is expected of the service while a fault is on."""
+
+    #: Writes are answered, after the budget for recovery at the latest.
+    SURVIVES = "survives"
+    #: No write is answered.
+    STOPS = "stops"
 
 
 class LoadSpec(msgspec.Struct, frozen=True):
@@ -49,6 +64,10 @@ class Scenario(msgspec.Struct, frozen=True):
     #: How many faults the plan's schedule has; None where they are injected by hand.
     scheduled_faults: int | None = None
     harness_version: str = ""
+    #: What servers were started with so that faults can reach them later, as `clocks`; see `kinds.FaultKind.prepared`.
+    prepared: tuple[str, ...] = ()
+    #: What is expected of the service under single faults, by their place in the schedule; of others, nothing is.
+    expected: dict[int, Service] = {}
 
 
 class ServerSoftware(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -86,6 +87,11 @@ def architecture_of(client: docker.DockerClient) -> str:
     with _asking("the engine's architecture"):
         name = str(client.version()["Arch"])
     return _ARCHITECTURES.get(name, name)
+
+
+def own_architecture() -> str:
+    """The processor of this machine, as Docker and Debian call it."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def id_of(client: docker.DockerClient, reference: str) -> str | None:

@@ -19,7 +19,7 @@ import docker
 from harness.errors import EngineUnavailable, UsageError
 from harness.images.archive import Entry, Image, Layer, Settings, ports, tree, write_layer
 from harness.images.filesystem import file_system
-from harness.images.loading import Loaded, Stopwatch, Tell, architecture_of, id_of, load, pull
+from harness.images.loading import Loaded, Stopwatch, Tell, architecture_of, id_of, load, own_architecture, pull
 from harness.topology.library import data_folder
 from harness.zookeeper.distribution import Distribution, resolve
 from harness.zookeeper.lock import locked_version
@@ -140,6 +140,20 @@ def build_server_image(
         number = load(client, image)
     watch.lap("load")
     return Loaded(image.reference, number, watch.steps)
+
+
+def fetch_parts(version: str, tell: Tell) -> None:
+    """Have in the cache what the image of a version is made of, for an engine on this machine without a network.
+
+    Args:
+        version: as for `build_server_image`.
+        tell: called with one short line before anything that takes seconds.
+
+    Raises:
+        UsageError, DistributionUnavailable, EngineUnavailable: as `build_server_image`.
+    """
+    resolve(version, progress=tell)
+    file_system(_PACKAGES, own_architecture(), tell, environ=os.environ)
 
 
 def _tag_of(distribution: Distribution) -> str:

@@ -1,211 +1,68 @@
-"""The faults: each can be injected and healed, and each has a probe that proves that it bites and that it is gone.
+"""Makes the fault of a kind: the one place that knows all of them.
 
-A probe measures the thing itself, on the wire or in the process, and never asks the code that broke it. Network
-faults are seen by datagrams that each NIC sends to each other NIC of its switch; process faults by the state that
-the kernel gives and by an admin word.
+A fault can be injected and healed, and has a probe that proves that it bites and that it is gone. A probe measures the
+thing itself, on the wire or in the process, and never asks the code that broke it.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 from harness.errors import FaultError
-from harness.history.records import Measurement
-from harness.nemesis.holds import Hold, LinkHolds, ServerHolds
+from harness.nemesis.clock_fault import ClockFault
+from harness.nemesis.crash_fault import CrashLoopFault
+from harness.nemesis.damage_fault import DamageFault
+from harness.nemesis.disk_fault import DiskFault
+from harness.nemesis.flap_fault import FlapFault
+from harness.nemesis.holds import Hold
 from harness.nemesis.kinds import KINDS
-from harness.nemesis.targets import link_parts, server_ids
-from harness.testbed.handles import Link, Testbed
-from harness.testbed.reach import HOST_DOWN
-from harness.testbed.wire import Path
-from harness.topology.model import Topology
-from harness.zookeeper import admin
-from harness.zookeeper.ensemble import Ensemble
+from harness.nemesis.limit_fault import LimitFault
+from harness.nemesis.link_fault import LinkFault
+from harness.nemesis.nic_fault import NicFault
+from harness.nemesis.packets_fault import PacketsFault
+from harness.nemesis.partition_fault import PartitionFault
+from harness.nemesis.process_fault import ProcessFault
+from harness.nemesis.rolling_fault import RollingRestartFault
+from harness.nemesis.slow_start_fault import SlowStartFault
+from harness.nemesis.split_fault import SplitFault
+from harness.nemesis.storm_fault import RestartStormFault
+from harness.nemesis.stream_fault import StreamFault
+from harness.nemesis.world import Fault, World
 
-#: How long a datagram or an admin word may take before it counts as unanswered. On these networks both take < 1 ms.
-_ANSWER_MS = 150
-#: In the answer to a word that a server does not let pass.
-_NOT_IN_WHITELIST = "is not executed because it is not in the whitelist"
+#: Takes the fault's id, its kind, its resolved target, and what faults are made of.
+Maker = Callable[[int, str, str, World], Fault]
 
-
-@dataclass(frozen=True)
-class Probe:
-    """One look at a fault's target. `bites` is None where the probe cannot tell."""
-
-    bites: bool | None
-    summary: str
-    measurements: tuple[Measurement, ...] = ()
-
-
-class Fault(ABC):
-    """One fault of a run; `id` is its place in the schedule."""
-
-    def __init__(self, fault_id: int, kind: str, target: str) -> None:
-        self.id, self.kind, self.target = fault_id, kind, target
-
-    @property
-    def name(self) -> str:
-        """`switch-down net1`."""
-        return f"{self.kind} {self.target}"
-
-    @abstractmethod
-    def inject(self) -> None:
-        """Break it."""
-
-    @abstractmethod
-    def heal(self) -> None:
-        """Mend it. Idempotent."""
-
-    @abstractmethod
-    def probe(self) -> Probe:
-        """Measure whether it bites now."""
-
-
-class LinkFault(Fault):
-    """A dead switch, or a cut cable."""
-
-    def __init__(self, fault_id: int, kind: str, target: str, link: Link, world: World) -> None:
-        super().__init__(fault_id, kind, target)
-        self._link, self._world = link, world
-
-    def inject(self) -> None:
-        """Take the carrier away, in one batch."""
-        self._world.links.cut(self.id, [self._link])
-
-    def heal(self) -> None:
-        """Give the carrier back."""
-        self._world.links.release(self.id, [self._link])
-
-    def probe(self) -> Probe:
-        """Send datagrams over every path of the link, and over all others for comparison.
-
-        Where a server is a container, a killed one has no NICs; its paths say nothing of this fault.
-        """
-        reached = self._world.testbed.reach(self._world.topology.switch_names, timeout_ms=_ANSWER_MS)
-        paths = [p for p in reached if p.error != HOST_DOWN]
-        mine = [p for p in paths if self._uses(p)]
-        others = [p for p in paths if not self._uses(p) and not self._held_by_others(p)]
-        measured = [p for p in mine if not self._held_by_others(p)]
-        measurements = tuple(_measurement(p) for p in measured)
-        if not measured:
-            return self._by_kernel_state()
-        answered = sum(p.micros is not None for p in measured)
-        rest = f"; elsewhere {sum(p.micros is not None for p in others)} of {len(others)}" if others else ""
-        summary = f"{answered} of {len(measured)} paths over {self._link.name} answer{rest}"
-        bites = {0: True, len(measured): False}.get(answered)
-        return Probe(bites, summary, measurements)
-
-    def _uses(self, path: Path) -> bool:
-        same_switch = path.switch == self._link.switch
-        return same_switch and self._link.host in (None, path.source, path.destination)
-
-    def _held_by_others(self, path: Path) -> bool:
-        ends = (Link(path.switch, path.source), Link(path.switch, path.destination))
-        return any(self._world.links.is_cut(end, but=self.id) for end in ends)
-
-    def _by_kernel_state(self) -> Probe:
-        """Where other faults hold every path, only the kernel's own word is left: the link is down or it is not.
-
-        A link that others keep down is as dead as this fault wants it; once this one has let go, it is not to blame.
-        """
-        links = self._world.links
-        if links.is_cut(self._link, but=self.id) and not links.held_by(self.id, self._link):
-            found = Measurement(self._link.name, "held by another fault", healthy=True)
-            return Probe(False, f"{self._link.name} is held by another fault; this one has let go", (found,))
-        for state in self._world.testbed.link_states():
-            if (state.switch, state.host) == (self._link.switch, self._link.host):
-                found = Measurement(self._link.name, "up" if state.up else "down", healthy=state.up)
-                return Probe(not state.up, f"the kernel says that {self._link.name} is {found.found}", (found,))
-        return Probe(None, f"there is no path over {self._link.name} to measure")
-
-
-class ProcessFault(Fault):
-    """Servers whose process is gone or stopped."""
-
-    def __init__(self, fault_id: int, kind: str, target: str, how: Hold, world: World, *, gently: bool) -> None:
-        super().__init__(fault_id, kind, target)
-        self._servers = server_ids(target)
-        self._how, self._gently, self._world = how, gently, world
-        self._old_pids = {server: world.ensemble.pid(server) for server in self._servers}
-
-    def inject(self) -> None:
-        """Kill, stop or pause every server of the target."""
-        for server in self._servers:
-            self._world.servers.hold(self.id, server, self._how, gently=self._gently)
-
-    def heal(self) -> None:
-        """Start or continue them."""
-        for server in self._servers:
-            self._world.servers.release(self.id, server)
-
-    def probe(self) -> Probe:
-        """Look at each process, and ask it `ruok`."""
-        measurements: list[Measurement] = []
-        for server in self._servers:
-            measurements += self._look_at(server)
-        # A healthy server may still be looking for a quorum; being there and answering is what this fault takes away.
-        broken = [m for m in measurements if not m.healthy]
-        bites = {0: False, len(measurements): True}.get(len(broken))
-        summary = "; ".join(f"{m.what} {m.found}" for m in measurements)
-        return Probe(bites, summary, tuple(measurements))
-
-    def _look_at(self, server: int) -> tuple[Measurement, ...]:
-        host = self._world.topology.server(server).host
-        servers = self._world.servers
-        if servers.held(server, but=self.id) and not servers.held_by(self.id, server):
-            return (Measurement(f"process of {host}", "held by another fault", healthy=True),)
-        state = self._world.ensemble.process_state(server)
-        pid = self._world.ensemble.pid(server)
-        words = {"X": "gone", "Z": "gone", "T": "stopped"}
-        alive = state not in words
-        replaced = ", a new one" if alive and pid != self._old_pids[server] else ""
-        process = Measurement(f"process of {host}", f"{words.get(state, 'alive')} (pid {pid}{replaced})", healthy=alive)
-        answer = admin.ask(self._world.testbed, [host], "ruok", timeout=_ANSWER_MS / 1000)[host].strip()
-        # a word that its whitelist lacks is answered, too; who looks at a server that is not ours cannot choose it
-        said = "answers" if _NOT_IN_WHITELIST in answer else f"answers {answer[:20]!r}"
-        found = said if answer else f"no answer in {_ANSWER_MS} ms"
-        return process, Measurement(f"{host} asked ruok", found, healthy=bool(answer))
-
-
-@dataclass(frozen=True)
-class World:
-    """What faults are made of: the testbed, the ensemble, and what is held."""
-
-    testbed: Testbed
-    ensemble: Ensemble
-    topology: Topology
-    links: LinkHolds
-    servers: ServerHolds
-
-    @classmethod
-    def of(cls, ensemble: Ensemble) -> World:
-        """The world of a running ensemble."""
-        testbed, topology = ensemble.testbed, ensemble.topology
-        return cls(testbed, ensemble, topology, LinkHolds(testbed, topology), ServerHolds(ensemble))
+MAKERS: dict[str, Maker] = {
+    "switch-down": LinkFault,
+    "switch-flap": FlapFault,
+    "switch-split": SplitFault,
+    "link-down": LinkFault,
+    "link-flap": FlapFault,
+    "nic-down": NicFault,
+    "partition": PartitionFault,
+    "packets": PacketsFault,
+    "stream": StreamFault,
+    "kill": partial(ProcessFault, how=Hold.DOWN),
+    "pause": partial(ProcessFault, how=Hold.PAUSED),
+    "restart": partial(ProcessFault, how=Hold.DOWN, gently=True),
+    "crash-loop": CrashLoopFault,
+    "restart-storm": RestartStormFault,
+    "rolling-restart": RollingRestartFault,
+    "slow-start": SlowStartFault,
+    "limit": LimitFault,
+    "clock": ClockFault,
+    "disk": DiskFault,
+    "damage": DamageFault,
+}
 
 
 def make_fault(fault_id: int, kind: str, target: str, world: World) -> Fault:
-    """The fault of a kind and a resolved target (`net1`, `zk2:net1`, `zk1,zk3`).
+    """The fault of a kind and a resolved target (`net1`, `zk2:net1`, `zk1,zk3`, `zk2:ahead 5s`).
 
     Raises:
         FaultError: there is no such kind.
     """
-    match kind:
-        case "switch-down":
-            return LinkFault(fault_id, kind, target, Link(target), world)
-        case "link-down":
-            host, switch = link_parts(target)
-            return LinkFault(fault_id, kind, target, Link(switch, host), world)
-        case "kill":
-            return ProcessFault(fault_id, kind, target, Hold.DOWN, world, gently=False)
-        case "restart":
-            return ProcessFault(fault_id, kind, target, Hold.DOWN, world, gently=True)
-        case "pause":
-            return ProcessFault(fault_id, kind, target, Hold.PAUSED, world, gently=False)
-    raise FaultError("there is no such kind of fault", where=kind, next_step=f"kinds: {', '.join(KINDS)}")
-
-
-def _measurement(path: Path) -> Measurement:
-    found = f"{path.micros / 1000:.2f} ms" if path.micros is not None else path.error or f"no answer in {_ANSWER_MS} ms"
-    what = f"{path.source} > {path.destination} over {path.switch}"
-    return Measurement(what, found, healthy=path.micros is not None)
+    if kind not in MAKERS:
+        raise FaultError("there is no such kind of fault", where=kind, next_step=f"kinds: {', '.join(KINDS)}")
+    return MAKERS[kind](fault_id, kind, target, world)

@@ -8,6 +8,7 @@ Each fault goes through the same life, and every step of it is in the events bef
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,19 +17,27 @@ from random import Random
 
 from harness.errors import FaultError, ZkChaosError
 from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent
-from harness.nemesis.faults import Fault, World, make_fault
+from harness.nemesis.faults import make_fault
 from harness.nemesis.kinds import KINDS
 from harness.nemesis.plan import Step
 from harness.nemesis.targets import is_role, resolve_target
+from harness.nemesis.world import Fault, World
+from harness.toxiproxy.proxies import Proxies
 from harness.zookeeper.ensemble import Ensemble
 
 #: How long a fault may take until its probe sees it bite, and until it is seen to be gone, seconds.
 _BITE_TIMEOUT = 3.0
+#: How long a target that does not look healthy is looked at again before its fault comes, seconds: on a busy machine an
+#: answer may be late; and while an earlier fault has not gone, a server may be on its way back.
+_BEFORE_TIMEOUT, _AFTERMATH_TIMEOUT = 2.0, 10.0
 _HEAL_TIMEOUT = 30.0
 #: How long to wait for a leader to aim at, seconds.
 _LEADER_TIMEOUT = 10.0
 #: Seconds between two looks at a fault that has not healed yet.
 _POLL = 0.05
+
+#: The roles that it takes a leader to resolve.
+_LED = re.compile(r"leader|follower|minority|majority")
 
 Record = Callable[[Event], None]
 
@@ -40,6 +49,8 @@ class _Active:
     fault: Fault
     asked: str
     healing_since: float | None = None
+    #: When it is to be healed, monotonic seconds; None where whoever injected it will say.
+    due: float | None = None
 
 
 class Nemesis:
@@ -49,17 +60,18 @@ class Nemesis:
         ensemble: what is broken.
         record: takes the events.
         seed: decides what `random`, `a follower`, `minority` and `majority` mean.
+        proxies: those that streams pass, where the topology has some.
     """
 
-    def __init__(self, ensemble: Ensemble, record: Record, *, seed: int) -> None:
+    def __init__(self, ensemble: Ensemble, record: Record, *, seed: int, proxies: Proxies | None = None) -> None:
         self._ensemble, self._record = ensemble, record
-        self._world = World.of(ensemble)
+        self._world = World.of(ensemble, proxies)
         self._random = Random(f"{seed}/targets")
         self._active: dict[int, _Active] = {}
         self._next_id = 0
         self._stopping = threading.Event()
         # One fault at a time is injected or healed, also when a test and a plan do so at once.
-        self._lock = threading.RLock()
+        self._lock = self._world.lock
 
     # --- one fault by hand -------------------------------------------------------------------------------
 
@@ -123,7 +135,7 @@ class Nemesis:
                 self._wait_until(start / 1e9 + at_s)
                 if self._stopping.is_set():
                     return
-                self._do(entries)
+                self._do(entries, start / 1e9)
             self._wait_until_healed(list(self._active.values()))
         finally:
             self.heal_all()
@@ -142,7 +154,10 @@ class Nemesis:
         problems: list[ZkChaosError] = []
         for active in left:
             try:
-                self._heal(active)
+                if active.healing_since is None:
+                    self._heal(active)
+                else:
+                    active.fault.cut_short()
             except ZkChaosError as problem:
                 problems.append(problem)
         try:
@@ -151,12 +166,16 @@ class Nemesis:
             if problems:
                 raise problems[0]
 
-    def _do(self, entries: Sequence[tuple[int, Step]]) -> None:
+    def _do(self, entries: Sequence[tuple[int, Step]], start: float) -> None:
         """Everything of one moment: heal first; inject all before looking at any."""
         for inject, step in entries:
             if not inject and step.id in self._active:
                 self._heal(self._active[step.id])
-        begun = [self._inject(step.id, step.fault, step.target) for inject, step in entries if inject]
+        begun = [
+            self._inject(step.id, step.fault, step.target, due=start + step.end_s if step.for_s is not None else None)
+            for inject, step in entries
+            if inject
+        ]
         for active in begun:
             self._prove_bite(active)
             if not KINDS[active.fault.kind].lasts:
@@ -172,15 +191,15 @@ class Nemesis:
 
     # --- the life of a fault -----------------------------------------------------------------------------
 
-    def _inject(self, fault_id: int, kind: str, asked: str) -> _Active:
+    def _inject(self, fault_id: int, kind: str, asked: str, *, due: float | None = None) -> _Active:
         with self._lock:
             self._next_id = max(self._next_id, fault_id + 1)
             try:
                 fault = make_fault(fault_id, kind, self._resolve(kind, asked), self._world)
             except ValueError as problem:
                 raise FaultError(str(problem), where=f"{kind} {asked}") from problem
-            active = _Active(fault, asked)
-            self._probe(active, "before")
+            active = _Active(fault, asked, due=due)
+            self._look_before(active)
             self._tell(active, FaultAction.INJECT)
             # It counts as active before it is injected: half an injection is healed, too.
             self._active[fault_id] = active
@@ -192,11 +211,25 @@ class Nemesis:
             self._tell(active, FaultAction.INJECTED)
             return active
 
+    def _look_before(self, active: _Active) -> None:
+        """Look until its target is seen to be healthy, but not for long: it is injected in any case."""
+        begun = time.monotonic()
+        while self._probe(active, "before") is not False and not self._stopping.is_set():
+            healing = [other for other in self._active.values() if other.healing_since is not None]
+            patience = (_AFTERMATH_TIMEOUT if healing else _BEFORE_TIMEOUT) + active.fault.slow_to_settle
+            if time.monotonic() - begun > patience:
+                return
+            for other in healing:
+                self._check_healed(other)
+            self._heal_what_is_due()
+            self._stopping.wait(_POLL)
+
     def _prove_bite(self, active: _Active) -> None:
-        deadline = time.monotonic() + _BITE_TIMEOUT
-        while not self._probe(active, "during"):
+        patience = _BITE_TIMEOUT + active.fault.slow_to_bite
+        deadline = time.monotonic() + patience
+        while self._probe(active, "during") is not True:
             if time.monotonic() > deadline:
-                what = f"the fault did not bite within {_BITE_TIMEOUT:g} s"
+                what = f"the fault did not bite within {patience:g} s"
                 self._tell(active, FaultAction.FAILED, what)
                 raise FaultError(what, where=active.fault.name, next_step="the probe's evidence is in events.jsonl")
             time.sleep(_POLL)
@@ -214,8 +247,9 @@ class Nemesis:
         probe = active.fault.probe()
         if probe.bites is not False:
             since = active.healing_since or 0.0
-            if time.monotonic() - since > _HEAL_TIMEOUT:
-                what = f"the fault did not heal within {_HEAL_TIMEOUT:g} s: {probe.summary}"
+            patience = _HEAL_TIMEOUT + active.fault.slow_to_heal
+            if time.monotonic() - since > patience:
+                what = f"the fault did not heal within {patience:g} s: {probe.summary}"
                 self._tell(active, FaultAction.FAILED, what)
                 self._active.pop(active.fault.id, None)
                 raise FaultError(what, where=active.fault.name)
@@ -249,22 +283,32 @@ class Nemesis:
         if kind not in KINDS:
             raise FaultError("there is no such kind of fault", where=kind, next_step=f"kinds: {', '.join(KINDS)}")
         aim = KINDS[kind].aim
-        leader = self._leader() if is_role(aim, asked) else None
+        leader = self._leader() if is_role(aim, asked) and _LED.search(asked) else None
         busy = {a.fault.target for a in self._active.values() if a.fault.kind == kind and a.healing_since is None}
         return resolve_target(aim, asked, self._ensemble.topology, leader=leader, rng=self._random, busy=busy)
 
     def _leader(self) -> int | None:
-        """The current leader; waits a while for one, because an election may be going on."""
+        """The current leader; waits a while for one, because an election may be going on.
+
+        What is to be healed meanwhile is healed: it may be why there is none.
+        """
         deadline = time.monotonic() + _LEADER_TIMEOUT
         while (leader := self._ensemble.leader()) is None and time.monotonic() < deadline:
+            self._heal_what_is_due()
             time.sleep(_POLL)
         return leader
 
-    def _probe(self, active: _Active, stage: str) -> bool:
+    def _heal_what_is_due(self) -> None:
+        now = time.monotonic()
+        for active in list(self._active.values()):
+            if active.due is not None and active.due <= now:
+                self._heal(active)
+
+    def _probe(self, active: _Active, stage: str) -> bool | None:
         probe = active.fault.probe()
         event = ProbeEvent(time.monotonic_ns(), active.fault.id, stage, probe.bites, probe.summary, probe.measurements)
         self._record(event)
-        return probe.bites is True
+        return probe.bites
 
     def _tell(self, active: _Active, action: FaultAction, detail: str = "") -> None:
         fault = active.fault

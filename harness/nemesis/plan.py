@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from harness.errors import PlanError
-from harness.history.scenario import LoadSpec
-from harness.nemesis.kinds import KINDS
+from harness.history.scenario import LoadSpec, Service
+from harness.nemesis import packets
+from harness.nemesis.kinds import KINDS, Aim
 from harness.nemesis.offers import Guest, refusal
 from harness.nemesis.targets import check_target, conflict
 from harness.topology.duration import MAX_SECONDS, format_duration
@@ -40,6 +41,8 @@ class Step:
     target: str
     #: How long it lasts, seconds; None for a fault that does not last.
     for_s: float | None = None
+    #: What is expected of the service while it lasts; None where nothing is said.
+    expect: Service | None = None
 
     @property
     def end_s(self) -> float:
@@ -66,6 +69,8 @@ class RandomFaults:
     #: The window; `until_s` None is the end of the run.
     from_s: float = 0.0
     until_s: float | None = None
+    #: What is expected of the service under each of them that lasts; None where nothing is said.
+    expect: Service | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,21 @@ def check_plan(plan: Plan, topology: Topology, guests: Sequence[Guest] = ()) -> 
             ) from None
         if reason := refusal(fault, target, guests):
             raise PlanError(f"fault {fault} is not offered of {reason}", where=f"{plan.name}:{key_path(key)}")
+    _refuse_clashes(plan, topology)
+
+
+def _refuse_clashes(plan: Plan, topology: Topology) -> None:
+    """Two faults of packets that a NIC cannot have at once, as far as that is certain before the run."""
+    steps = [step for step in plan.steps if KINDS[step.fault].aim is Aim.PACKETS]
+    for place, step in enumerate(steps):
+        for other in steps[:place]:
+            meet = step.at_s < other.end_s and other.at_s < step.end_s
+            if meet and (reason := packets.clash(other.target, step.target, topology)):
+                raise PlanError(
+                    f"{step.target} cannot hold while {key_path(('step', other.id))} does: {reason}",
+                    where=f"{plan.name}:{key_path(('step', step.id))}",
+                    next_step="let one end before the other begins, or write both as one fault",
+                )
 
 
 def _check_fits(step: Step, duration_s: float, where: str) -> None:
@@ -221,7 +241,9 @@ def _draw(group: RandomFaults, duration_s: float, rng: Random) -> Iterator[Step]
         fault, target = group.choices[int(which * len(group.choices))]
         for_ms = shortest_ms + int(length * (longest_ms - shortest_ms + 1)) if KINDS[fault].lasts else 0
         at_ms = _ms(group.from_s) + slot * slot_ms + int(place * (slot_ms - for_ms - _ms(group.rest_s)))
-        yield Step(0, at_ms / 1000, fault, target, for_ms / 1000 if KINDS[fault].lasts else None)
+        lasts = KINDS[fault].lasts
+        for_s, expect = (for_ms / 1000, group.expect) if lasts else (None, None)
+        yield Step(0, at_ms / 1000, fault, target, for_s, expect)
 
 
 @dataclass(frozen=True)

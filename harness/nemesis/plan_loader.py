@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, PlainValidator
 
 from harness.errors import PlanError
-from harness.history.scenario import LoadSpec
-from harness.nemesis.kinds import KINDS, Aim
+from harness.history.scenario import STOPS_WITHIN_S, LoadSpec, Service
+from harness.nemesis.kinds import KINDS, Aim, FaultKind
 from harness.nemesis.plan import DEFAULT_AFTERMATH_S, MAX_STEPS, Plan, RandomFaults, Step, check_times
 from harness.nemesis.targets import FOLLOWER, RANDOM, SERVER_ROLES, server_ids
-from harness.topology.duration import DURATION_FORM, MAX_SECONDS, parse_duration
+from harness.topology.duration import DURATION_FORM, MAX_SECONDS, format_duration, parse_duration
 from harness.topology.library import library_names, locate, name_of
 from harness.topology.toml_document import (
     Table,
@@ -57,6 +58,12 @@ def _word(value: object) -> str:
     return value
 
 
+def _partition(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 1000 or not value.isprintable():
+        raise refused("this is not a partition")
+    return value
+
+
 def _range(value: object) -> tuple[float, float]:
     if isinstance(value, list) and len(value) == 2:
         shortest, longest = _duration(value[0]), _duration(value[1])
@@ -67,15 +74,65 @@ def _range(value: object) -> tuple[float, float]:
     return shortest, longest
 
 
+def _packets(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 1000 or not value.isprintable():
+        raise refused("this is not a fault of packets")
+    return value
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 1000 or not value.isprintable():
+        raise refused("this is not understood")
+    return value
+
+
+def _service(value: object) -> Service:
+    if isinstance(value, str) and value in list(Service):
+        return Service(value)
+    hint = nearest(value, Service) if isinstance(value, str) else ""
+    raise refused(f"this is nothing to expect. {hint}".strip())
+
+
 Duration = Annotated[float, PlainValidator(_duration)]
 DurationRange = Annotated[tuple[float, float], PlainValidator(_range)]
 ServerTarget = Annotated[str, PlainValidator(_server)]
 Word = Annotated[str, PlainValidator(_word)]
+PartitionTarget = Annotated[str, PlainValidator(_partition)]
+PacketsTarget = Annotated[str, PlainValidator(_packets)]
+Words = Annotated[str, PlainValidator(_words)]
+Expected = Annotated[Service, PlainValidator(_service)]
 
+_PACKETS_FORM = 'such as "delay 200ms on net1", "loss 10% on zk2:net1 in", "delay 50ms, loss 1% on zk1 > zk2"'
+_PARTITION_FORM = 'such as "isolate leader", "halves over net1", "zk1 | zk2,zk3 port quorum rejected", "zk1 > zk2"'
 _KIND_WORDS = allowed_words(KINDS)
 _SERVER_FORM = f'the id of a server such as 2 or "zk2", several as "zk1,zk3", or {allowed_words(SERVER_ROLES)}'
 _SWITCH_FORM = f'the name of a switch, or "{RANDOM}"'
 _HOST_FORM = f'the name of a host such as "zk2" or "c1", or "leader", "{FOLLOWER}", "{RANDOM}"'
+
+_EVERY_FORM = 'how long it is dead, and then alive, as "500ms"'
+_ISLANDS_FORM = 'such as "zk1,c1 | zk2,zk3,c2", or "halves"'
+_STREAM_FORM = 'such as "latency 200ms on clients", "timeout 0ms on zk1 > zk2 upstream"'
+_CLOCK_FORM = 'such as "ahead 5s", "behind 1h", "jumps 2s every 500ms", "drifts 1.5x"'
+_DISK_FORM = '"full", "read-only", "failing", "stuck", or such as "slow 50ms"'
+_DAMAGE_FORM = 'such as "truncate log", "corrupt log", "corrupt snapshot", "wipe"'
+_LIMIT_FORM = 'such as "cpu 5%", "memory 32MB"'
+_SERVICE_FORM = allowed_words(Service)
+
+#: The keys that say what a fault is aimed at.
+_TARGETS = (
+    "switch",
+    "host",
+    "server",
+    "partition",
+    "packets",
+    "every",
+    "islands",
+    "stream",
+    "clock",
+    "disk",
+    "damage",
+    "limit",
+)
 
 
 class _StepTable(Table):
@@ -85,6 +142,16 @@ class _StepTable(Table):
     switch: Word | None = Field(default=None, description=_SWITCH_FORM)
     host: Word | None = Field(default=None, description=_HOST_FORM)
     server: ServerTarget | None = Field(default=None, description=_SERVER_FORM)
+    partition: PartitionTarget | None = Field(default=None, description=_PARTITION_FORM)
+    packets: PacketsTarget | None = Field(default=None, description=_PACKETS_FORM)
+    every: Words | None = Field(default=None, description=_EVERY_FORM)
+    islands: Words | None = Field(default=None, description=_ISLANDS_FORM)
+    stream: Words | None = Field(default=None, description=_STREAM_FORM)
+    clock: Words | None = Field(default=None, description=_CLOCK_FORM)
+    disk: Words | None = Field(default=None, description=_DISK_FORM)
+    damage: Words | None = Field(default=None, description=_DAMAGE_FORM)
+    limit: Words | None = Field(default=None, description=_LIMIT_FORM)
+    expect: Expected | None = Field(default=None, description=_SERVICE_FORM)
 
 
 class _RandomTable(Table):
@@ -102,10 +169,21 @@ class _RandomTable(Table):
     switch: Word = Field(default=RANDOM, description=_SWITCH_FORM)
     host: Word = Field(default=RANDOM, description=_HOST_FORM)
     server: ServerTarget = Field(default=RANDOM, description=_SERVER_FORM)
+    partition: PartitionTarget = Field(default="halves", description=_PARTITION_FORM)
+    packets: PacketsTarget = Field(default="delay 100ms on a switch", description=_PACKETS_FORM)
+    rhythm: Words = Field(default="500ms", description=_EVERY_FORM)
+    islands: Words = Field(default="halves", description=_ISLANDS_FORM)
+    stream: Words = Field(default="latency 100ms on clients", description=_STREAM_FORM)
+    clock: Words = Field(default="ahead 5s", description=_CLOCK_FORM)
+    disk: Words = Field(default="slow 20ms", description=_DISK_FORM)
+    damage: Words = Field(default="truncate log", description=_DAMAGE_FORM)
+    limit: Words = Field(default="cpu 10%", description=_LIMIT_FORM)
+    expect: Expected | None = Field(default=None, description=_SERVICE_FORM)
 
 
 class _ExpectTable(Table):
     recovery_within: Duration | None = Field(default=None, description=DURATION_FORM)
+    service: Expected | None = Field(default=None, description=_SERVICE_FORM)
 
 
 class _LoadTable(Table):
@@ -194,6 +272,10 @@ class _Builder:
             source=source,
         )
         check_times(plan, plan.duration_s, self._source_name)
+        expecting: list[Step | RandomFaults] = [*plan.steps, *plan.random]
+        if table.expect.service is not None and not any(part.expect for part in expecting):
+            found = value_text(table.expect.service)
+            raise self._error(("expect", "service"), f"found {found}, and no fault of the plan lasts")
         return plan
 
     def _duration(self, steps: tuple[Step, ...], recovery: float | None) -> float:
@@ -220,7 +302,7 @@ class _Builder:
         kind = KINDS.get(table.fault)
         if kind is None:
             raise self._unknown_fault((*key, "fault"), table.fault)
-        given = {k: v for k, v in (("switch", table.switch), ("host", table.host), ("server", table.server)) if v}
+        given = {name: value for name in _TARGETS if (value := _said(table, name))}
         allowed = ("at", "fault", *kind.aim.keys, *(("for",) if kind.lasts else ()))
         for name in given:
             if name not in kind.aim.keys:
@@ -235,7 +317,8 @@ class _Builder:
             raise self._error((*key, "for"), what, f'fault {kind.name} must say how long it lasts, as for = "5s"')
         if not kind.lasts and table.lasts is not None:
             raise self._error((*key, "for"), f"fault {kind.name} does not last", f"allowed keys: {', '.join(allowed)}")
-        return Step(index, table.at, kind.name, _target(kind.aim, given), table.lasts)
+        expect = self._expected(key, table.expect, [kind], table.lasts)
+        return Step(index, table.at, kind.name, _target(kind.aim, given), table.lasts, expect)
 
     def _random(self, index: int, table: _RandomTable) -> RandomFaults:
         key = ("random", index)
@@ -246,9 +329,10 @@ class _Builder:
                 raise self._error((*key, "faults", place), f"{value_text(name)} is listed twice")
         kinds = [KINDS[name] for name in table.faults]
         used = {name for kind in kinds for name in kind.aim.keys}
-        for name in ("switch", "host", "server"):
-            if name in table.model_fields_set and name not in used:
-                raise self._error((*key, name), f"none of the faults {allowed_words(table.faults)} has a key {name}")
+        for name in _TARGETS:
+            field = "rhythm" if name == "every" else name
+            if field in table.model_fields_set and name not in used:
+                raise self._error((*key, field), f"none of the faults {allowed_words(table.faults)} has a key {field}")
         if (table.count is None) == (table.every is None):
             raise self._error(key, "either count or every must be given, and not both", 'as in every = "10s"')
         if table.every == 0:
@@ -258,7 +342,7 @@ class _Builder:
             raise self._error((*key, "for"), f"this key is missing, which fault {lasting[0]} needs", 'as ["2s", "5s"]')
         if not lasting and table.lasts is not None:
             raise self._error((*key, "for"), f"none of the faults {allowed_words(table.faults)} lasts")
-        aims = {"switch": table.switch, "host": table.host, "server": table.server}
+        aims = {name: _said(table, name) or "" for name in _TARGETS}
         shortest, longest = table.lasts or (0.0, 0.0)
         return RandomFaults(
             id=index,
@@ -270,7 +354,31 @@ class _Builder:
             rest_s=table.rest,
             from_s=table.start,
             until_s=table.until,
+            expect=self._expected(key, table.expect, kinds, shortest),
         )
+
+    def _expected(
+        self, key: tuple[str | int, ...], own: Service | None, kinds: Sequence[FaultKind], shortest: float | None
+    ) -> Service | None:
+        """What is expected of the service under a step or a drawn fault: what it says itself, or the plan."""
+        lasting = [kind.name for kind in kinds if kind.lasts]
+        if not lasting and own is not None:
+            names = allowed_words(kind.name for kind in kinds)
+            raise self._error((*key, "expect"), f"{names} does not last, so there is no time to expect something of")
+        said = self._table.expect
+        expected = (own or said.service) if lasting else None
+        place = (*key, "expect") if own is not None else ("expect", "service")
+        if expected is Service.SURVIVES and said.recovery_within is None:
+            raise self._error(
+                place, 'found "survives", and no budget', 'say in [expect] after how long, as recovery_within = "8s"'
+            )
+        if expected is Service.STOPS and (shortest or 0.0) <= STOPS_WITHIN_S:
+            raise self._error(
+                (*key, "for"),
+                f"{lasting[0]} of {format_duration(shortest or 0.0)} is expected to stop the service",
+                f"a stop is only seen in a fault that lasts more than {format_duration(STOPS_WITHIN_S)}",
+            )
+        return expected
 
     def _unknown_fault(self, key: tuple[str | int, ...], name: str) -> PlanError:
         return self._error(
@@ -279,6 +387,14 @@ class _Builder:
 
     def _error(self, key: tuple[str | int, ...], what: str, next_step: str = "") -> PlanError:
         return PlanError(what, where=f"{self._source_name}:{key_path(key)}", next_step=next_step)
+
+
+def _said(table: _StepTable | _RandomTable, key: str) -> str | None:
+    """What one of `_TARGETS` says in a table."""
+    # in a [[random]], `every` says how often a fault is drawn
+    name = "rhythm" if key == "every" and isinstance(table, _RandomTable) else key
+    said = getattr(table, name)
+    return said if isinstance(said, str) else None
 
 
 def _target(aim: Aim, given: dict[str, str]) -> str:

@@ -15,18 +15,26 @@
     all         every server, observers too
     random      any one server, observers too
 
+    partition   see `harness.nemesis.partitions`
+    packets     see `harness.nemesis.packets`
+    stream      see `harness.nemesis.streams`
+
+A target with a rhythm, islands, a clock and so on is one of the above, a colon, and what `rhythm`, `islands`,
+`clocks`, `disks`, `damage`, `limits` describe: `net1:500ms`, `leader:ahead 5s`.
+
 Choices are drawn with `Random.random()` alone, the one method whose sequence Python promises to keep for a seed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from harness.errors import FaultError
-from harness.nemesis.kinds import Aim
+from harness.nemesis import clocks, damage, disks, islands, limits, packets, partitions, rhythm, streams
+from harness.nemesis.kinds import OF_SERVERS, Aim
 from harness.topology.model import ClientHost, Server, Topology
 from harness.topology.toml_document import allowed_words, nearest, value_text
 
@@ -42,6 +50,42 @@ RANDOM = "random"
 SERVER_ROLES = (LEADER, FOLLOWER, MINORITY, MAJORITY, ALL, RANDOM)
 HOST_ROLES = (LEADER, FOLLOWER, RANDOM)
 SWITCH_ROLES = (RANDOM,)
+
+
+class _Grammar(Protocol):
+    """A module that knows all of a target."""
+
+    def is_role(self, target: str, /) -> bool:
+        """Whether it contains a role."""
+        ...
+
+    def check(self, target: str, topology: Topology, /) -> None:
+        """Refuse what this topology does not have, by a ValueError."""
+        ...
+
+    def resolve(self, target: str, topology: Topology, /, *, leader: int | None, rng: Random) -> str:
+        """Roles become names."""
+        ...
+
+
+#: Checks what is behind the colon of a target.
+_MANNERS: Mapping[Aim, Callable[[str], object]] = {
+    Aim.SWITCH_RHYTHM: rhythm.parse,
+    Aim.LINK_RHYTHM: rhythm.parse,
+    Aim.CLOCK: clocks.parse,
+    Aim.DISK: disks.parse,
+    Aim.DAMAGE: damage.parse,
+    Aim.LIMIT: limits.parse,
+}
+#: Targets that have a grammar of their own altogether.
+_GRAMMARS: Mapping[Aim, _Grammar] = {Aim.PARTITION: partitions, Aim.PACKETS: packets, Aim.STREAM: streams}
+#: What is before that colon.
+_PARTS = {
+    Aim.SWITCH_RHYTHM: Aim.SWITCH,
+    Aim.LINK_RHYTHM: Aim.LINK,
+    Aim.SPLIT: Aim.SWITCH,
+    **dict.fromkeys(OF_SERVERS, Aim.SERVERS),
+}
 
 _SERVER = re.compile(r"(?:zk)?([1-9]\d?)", re.ASCII)
 
@@ -75,8 +119,30 @@ def link_parts(target: str) -> tuple[str, str]:
     return host, switch
 
 
+def target_parts(aim: Aim, target: str) -> tuple[str, str]:
+    """What a fault is aimed at, and how it is to be: `("zk2:net1", "500ms")`; the second is empty for most aims.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    if aim not in _PARTS:
+        return target, ""
+    if aim is Aim.LINK_RHYTHM:
+        part, colon, manner = target.rpartition(":")
+    else:
+        part, colon, manner = target.partition(":")
+    if not (part and colon and manner):
+        raise ValueError(f"{value_text(target)} is not {':'.join(aim.keys)}")
+    return part, manner
+
+
 def is_role(aim: Aim, target: str) -> bool:
     """Whether a target is, or contains, a role that only the running ensemble or the seed can resolve."""
+    if aim in _PARTS:
+        part, manner = target_parts(aim, target)
+        return is_role(_PARTS[aim], part) or (aim is Aim.SPLIT and islands.is_role(manner))
+    if aim in _GRAMMARS:
+        return _GRAMMARS[aim].is_role(target)
     if aim is Aim.SWITCH:
         return target in SWITCH_ROLES
     if aim is Aim.LINK:
@@ -87,6 +153,8 @@ def is_role(aim: Aim, target: str) -> bool:
 
 def conflict(aim: Aim, one: str, other: str) -> bool:
     """Whether two targets are certain to have a part in common. Of roles only `all` is certain before the run."""
+    if aim in _PARTS:
+        return conflict(_PARTS[aim], target_parts(aim, one)[0], target_parts(aim, other)[0])
     if aim is not Aim.SERVERS:
         return one == other and not is_role(aim, one)
     if ALL in (one, other):
@@ -102,7 +170,16 @@ def check_target(aim: Aim, target: str, topology: Topology) -> None:
     Raises:
         ValueError: half a sentence that says what is wrong, and what is allowed.
     """
-    if aim is Aim.SWITCH:
+    if aim in _PARTS:
+        part, manner = target_parts(aim, target)
+        check_target(_PARTS[aim], part, topology)
+        if aim is Aim.SPLIT:
+            islands.check(manner, part, topology)
+        else:
+            _MANNERS[aim](manner)
+    elif aim in _GRAMMARS:
+        _GRAMMARS[aim].check(target, topology)
+    elif aim is Aim.SWITCH:
         _check_switch(target, topology)
     elif aim is Aim.LINK:
         _check_link(target, topology)
@@ -134,6 +211,15 @@ def resolve_target(
         ValueError: the target is not one of this topology's, see `check_target`.
     """
     check_target(aim, target, topology)
+    if aim in _PARTS:
+        part, manner = target_parts(aim, target)
+        held = {target_parts(aim, other)[0] for other in busy}
+        part = resolve_target(_PARTS[aim], part, topology, leader=leader, rng=rng, busy=held)
+        if aim is Aim.SPLIT:
+            manner = islands.resolve(manner, part, topology, leader=leader, rng=rng)
+        return f"{part}:{manner}"
+    if aim in _GRAMMARS:
+        return _GRAMMARS[aim].resolve(target, topology, leader=leader, rng=rng)
     taken = {part for held in busy for part in held.split(",")}
     if aim is Aim.SWITCH:
         return target if target != RANDOM else _draw([n for n in topology.switch_names if n not in taken], target, rng)

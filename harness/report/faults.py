@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.history.records import FaultAction, FaultEvent, ProbeEvent
@@ -108,24 +109,56 @@ def _when(events: Sequence[FaultEvent], action: FaultAction) -> int | None:
     return min((e.at for e in events if e.action is action), default=None)
 
 
-#: What each kind of fault does to its target, in the singular, for a sentence.
+#: What each kind of fault does, in the singular, for a sentence: `{part}` is what it is aimed at, `{manner}` what is
+#: behind the colon of its target, where there is one.
 _VERBS = {
-    "switch-down": "switch {target} died",
-    "link-down": "the link {target} was cut",
-    "kill": "server {target} was killed",
-    "pause": "server {target} was paused",
-    "restart": "server {target} was restarted",
+    "switch-down": "switch {part} died",
+    "switch-flap": "switch {part} came and went ({manner})",
+    "switch-split": "switch {part} fell into islands ({manner})",
+    "link-down": "the link {part} was cut",
+    "link-flap": "the link {part} came and went ({manner})",
+    "nic-down": "the NIC {part} was set down",
+    "partition": "a partition held ({part})",
+    "packets": "packets suffered ({part})",
+    "stream": "TCP streams suffered ({part})",
+    "kill": "server {part} was killed",
+    "pause": "server {part} was paused",
+    "restart": "server {part} was restarted",
+    "crash-loop": "server {part} was killed after each start",
+    "restart-storm": "server {part} was killed at random moments",
+    "rolling-restart": "server {part} was restarted in turn",
+    "slow-start": "server {part} was killed and slow to start",
+    "limit": "server {part} was limited ({manner})",
+    "clock": "server {part} was given a wrong clock ({manner})",
+    "disk": "server {part} was given a bad disk ({manner})",
+    "damage": "server {part} was killed and its data damaged ({manner})",
 }
+#: Kinds that are over at once.
+_AT_ONCE = ("restart", "rolling-restart")
+#: A name in a target, or a NIC's, which has a colon.
+_NAME = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)?")
 
 
 def what_happened(fault: FaultStory) -> str:
     """`switch net1 died`, `server zk3 (leader) was killed`; a kind unknown here is told by its own name."""
-    pattern = _VERBS.get(fault.kind, f"{fault.kind} hit {{target}}")
-    names = targets(fault.target)
-    if len(names) > 1:
-        pattern = pattern.replace("server ", "servers ").replace(" was ", " were ")
-    role = f" ({fault.role})" if fault.role else ""
-    return pattern.replace("{target}", listing(names) + role).strip()
+    pattern = _VERBS.get(fault.kind, f"{fault.kind} hit {{part}}")
+    part, manner = _parts(fault, pattern)
+    names = targets(part)
+    if pattern.startswith("server ") and len(names) > 1:
+        pattern = pattern.replace("server ", "servers ").replace(" was ", " were ").replace(" its ", " their ")
+    # a target that is a sentence of its own stays one
+    said = listing(names) if all(map(_NAME.fullmatch, names)) and "({part})" not in pattern else part
+    asked = fault.role.removesuffix(f":{manner}") if manner else fault.role
+    role = f" ({asked})" if asked not in ("", part) and "({part})" not in pattern else ""
+    return pattern.replace("{part}", said + role).replace("{manner}", manner).strip()
+
+
+def _parts(fault: FaultStory, pattern: str) -> tuple[str, str]:
+    if "{manner}" not in pattern:
+        return fault.target, ""
+    cut = fault.target.rpartition if fault.kind == "link-flap" else fault.target.partition
+    part, _colon, manner = cut(":")
+    return part, manner
 
 
 def targets(text: str) -> tuple[str, ...]:
@@ -133,11 +166,21 @@ def targets(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+def parts_hit(fault: FaultStory, known: Collection[str]) -> tuple[str, ...]:
+    """The switches, NICs and hosts, of those that there are, that a fault's target names."""
+    # islands are those of a switch, which is all that breaks
+    said = fault.target.partition(":")[0] if fault.kind == "switch-split" else fault.target
+    found: list[str] = []
+    for name in _NAME.findall(said):
+        found += [name] if name in known else [part for part in name.split(":") if part in known]
+    return tuple(dict.fromkeys(found))
+
+
 def how_long(fault: FaultStory) -> str:
     """`for 8.0 s`, `and was never healed`, `could not be injected`; empty for a fault that heals by itself."""
     if fault.injected is None:
         return "but could not be injected"
-    if fault.kind == "restart":
+    if fault.kind in _AT_ONCE:
         return ""
     if fault.healed is None or fault.lasted is None:
         return "and was never healed"

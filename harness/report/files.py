@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from harness.history.damaged import asides
 from harness.history.folder import RunFolder
 
 #: Most files that are listed; the folder itself has them all.
@@ -44,6 +45,8 @@ def _candidates(folder: RunFolder) -> Iterator[tuple[Path, str]]:
             yield path, f"zk{server}: {path.parent.name}"
         yield part.txnlog, f"zk{server}: transaction log"
         yield part.snapshot, f"zk{server}: snapshots"
+        for aside in asides(part):
+            yield aside.root, f"zk{server}: what a fault took away or damaged, as it was before"
 
 
 def _sorted(folder: Path, pattern: str) -> list[Path]:

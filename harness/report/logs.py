@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.history.folder import RunFolder
+from harness.history.records import FaultEvent
 from harness.report.words import NANOSECONDS, instant, shorten
 
 #: Most lines of a server, and most characters of a line.
@@ -30,6 +31,8 @@ _TIME = re.compile(r"(?:(\d{4}-\d{2}-\d{2})[ T])?(\d{2}:\d{2}:\d{2})[.,](\d{3})"
 #: harness gives to the servers.
 _LAYOUT = re.compile(r"(?:\[.*\] )?\b(?P<level>[A-Z]+)\s+(?:\[.*\] )?(?:[\w$]+\.)*(?P<logger>[\w$]+) - (?P<message>.*)")
 _DIGITS = re.compile(r"\d+")
+#: The kind of fault that sets servers' clocks wrong.
+_CLOCK = "clock"
 #: Time zones differ by multiples of this, seconds.
 _ZONE_STEP = 900
 
@@ -80,6 +83,7 @@ class ServerLog:
     Attributes:
         path: relative to the run folder.
         left_out: how many telling lines are not shown.
+        own_clock: whether a fault set the server's clock wrong, so that its times say nothing of the time axis.
     """
 
     server: int
@@ -88,14 +92,26 @@ class ServerLog:
     left_out: int
     warnings: int
     errors: int
+    own_clock: bool = False
 
 
-def server_logs(folder: RunFolder, clock: WallClock | None) -> tuple[ServerLog, ...]:
-    """What each server's logs tell; of a server with several files, its main log and one more."""
+def server_logs(folder: RunFolder, clock: WallClock | None, faults: Iterable[FaultEvent] = ()) -> tuple[ServerLog, ...]:
+    """What each server's logs tell; of a server with several files, its main log and one more.
+
+    Args:
+        folder: the run folder.
+        clock: puts their times on the axis; None where that cannot be known.
+        faults: what was done to the servers; a log that was written by a clock set wrong is not put on the axis.
+    """
+    wrong = {host for event in faults if event.fault == _CLOCK for host in event.target.partition(":")[0].split(",")}
     logs: list[ServerLog] = []
     for server in folder.server_ids():
+        own = f"zk{server}" in wrong
         paths = sorted(folder.server(server).logs.glob("*.log"), key=lambda p: (p.name != "server.log", p.name))[:2]
-        logs.extend(read_log(path, server, path.relative_to(folder.root).as_posix(), clock) for path in paths)
+        read = (
+            read_log(path, server, path.relative_to(folder.root).as_posix(), None if own else clock) for path in paths
+        )
+        logs.extend(replace(log, own_clock=own) for log in read)
     return tuple(log for log in logs if log.lines)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.report.axis import TimeAxis
-from harness.report.faults import FaultStory, targets
+from harness.report.faults import FaultStory, parts_hit
 from harness.report.words import instant
 from harness.topology.model import Role, Server, Topology
 
@@ -85,7 +85,8 @@ class Drawing:
 
 def draw(topology: Topology, faults: Sequence[FaultStory], axis: TimeAxis) -> Drawing:
     """Put half of the switches above the hosts and half below."""
-    marks = fault_marks(faults, axis)
+    known = {*topology.switch_names, *(h.host for h in topology.hosts), *(n.name for n in topology.nics())}
+    marks = fault_marks(faults, axis, known)
     names = topology.switch_names
     above = names[: (len(names) + 1) // 2]
     below = names[len(above) :]
@@ -128,14 +129,20 @@ def draw(topology: Topology, faults: Sequence[FaultStory], axis: TimeAxis) -> Dr
     )
 
 
-def fault_marks(faults: Sequence[FaultStory], axis: TimeAxis) -> Mapping[str, str]:
-    """For each switch, NIC or host that a fault hit, what it was and when: `switch-down 3.0 s to 11.0 s`."""
+def fault_marks(faults: Sequence[FaultStory], axis: TimeAxis, known: Collection[str]) -> Mapping[str, str]:
+    """For each switch, NIC or host that a fault names, what it was and when: `switch-down 3.0 s to 11.0 s`.
+
+    Args:
+        faults: in the order of the schedule.
+        axis: of their times.
+        known: the names of all switches, NICs and hosts.
+    """
     hits: dict[str, list[str]] = {}
     for fault in faults:
         if fault.injected is None:
             continue
         end = f"to {instant(axis.seconds(fault.healed))}" if fault.healed is not None else "and never healed"
-        for target in targets(fault.target):
+        for target in parts_hit(fault, known):
             hits.setdefault(target, []).append(f"{fault.kind} {instant(axis.seconds(fault.injected))} {end}")
     return {t: texts[0] + (f" and {len(texts) - 1} more" if len(texts) > 1 else "") for t, texts in hits.items()}
 

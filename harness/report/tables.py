@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.check.recovery import FaultRecovery
 from harness.check.verdict import Figure, Finding, Judgement, Verdict, Witness
 from harness.history.records import Measurement, Operation, ProbeEvent
-from harness.history.scenario import Environment, ServerSoftware
+from harness.history.scenario import Environment, ServerSoftware, Service
 from harness.report.axis import TimeAxis
 from harness.report.faults import STAGES, FaultStory
 from harness.report.series import Ending, ending
@@ -76,12 +76,16 @@ class Proof:
     #: How long writes stopped, and when the last client was back; empty where that was not measured.
     outage: str
     recovery: str
+    #: What is expected of the service while it is on; empty where nothing is.
+    expected: str
     stages: tuple[tuple[str, ProbeEvent | None], ...]
     rows: tuple[MeasuredRow, ...]
     left_out: int
 
 
-def proof(number: int, fault: FaultStory, recovery: FaultRecovery | None, axis: TimeAxis) -> Proof:
+def proof(
+    number: int, fault: FaultStory, recovery: FaultRecovery | None, expected: Service | None, axis: TimeAxis
+) -> Proof:
     """Put the measurements of the three stages beside each other."""
     stages = tuple((stage, fault.probes.get(stage)) for stage in STAGES)
     rows: dict[str, list[Measurement | None]] = {}
@@ -97,10 +101,15 @@ def proof(number: int, fault: FaultStory, recovery: FaultRecovery | None, axis: 
         healed="" if fault.healed is None else instant(axis.seconds(fault.healed)),
         outage=_outage(recovery) if recovery else "",
         recovery=_back(recovery) if recovery else "",
+        expected=EXPECTED[expected] if expected else "",
         stages=stages,
         rows=tuple(MeasuredRow(shorten(what, 160), tuple(found)) for what, found in ordered[:MAX_MEASUREMENTS]),
         left_out=max(0, len(rows) - MAX_MEASUREMENTS),
     )
+
+
+#: What is expected of the service, in the words of the page.
+EXPECTED = {Service.SURVIVES: "the service survives", Service.STOPS: "the service stops"}
 
 
 def _outage(recovery: FaultRecovery) -> str:
@@ -115,7 +124,8 @@ def _back(recovery: FaultRecovery) -> str:
     disturbed = len({d.process for d in (*recovery.during, *recovery.after)})
     if not disturbed:
         return "none was disturbed"
-    return f"after {duration(max(recovery.recovery_s, recovery.heal_s))} ({count(disturbed)} were disturbed)"
+    since = " of the healing" if recovery.stops else ""
+    return f"after {duration(max(recovery.recovery_s, recovery.heal_s))}{since} ({count(disturbed)} were disturbed)"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,20 @@ from harness.report.logs import ServerLog, WallClock, server_logs
 from harness.report.material import Material, Resolution
 from harness.report.network import Drawing, draw
 from harness.report.series import time_axis
-from harness.report.tables import EndingRow, Promise, Proof, Software, endings, machine, promises, proof, software
+from harness.report.tables import (
+    EXPECTED,
+    EndingRow,
+    Promise,
+    Proof,
+    Software,
+    endings,
+    machine,
+    promises,
+    proof,
+    software,
+)
 from harness.report.timeline import Timeline, build_timeline
-from harness.report.words import count, duration, shorten
+from harness.report.words import count, duration, listing, shorten
 
 MAX_FAULTS = 40
 MAX_NOTES = 20
@@ -88,12 +99,15 @@ def assemble(folder: RunFolder, material: Material, judgement: Judgement) -> Pag
         promises=judged,
         timeline=build_timeline(material, (p.verdict for p in judged), faults, axis),
         drawing=draw(material.topology, faults, axis) if material.topology else None,
-        proofs=tuple(proof(n, f, recoveries.get(f.id), axis) for n, f in enumerate(faults[:MAX_FAULTS], start=1)),
+        proofs=tuple(
+            proof(n, f, recoveries.get(f.id), scenario.expected.get(f.id) if scenario else None, axis)
+            for n, f in enumerate(faults[:MAX_FAULTS], start=1)
+        ),
         faults_left_out=max(0, len(faults) - MAX_FAULTS),
         endings=endings(material.operations),
         operations=len(material.operations),
         resolution=material.resolution,
-        logs=server_logs(folder, clock),
+        logs=server_logs(folder, clock, material.faults),
         logs_on_axis=clock is not None,
         machine=machine(environment) if environment else (),
         software=software(environment) if environment else (),
@@ -142,6 +156,7 @@ def _meta(material: Material) -> tuple[tuple[str, str], ...]:
         ("Multi-address", "" if zookeeper is None else "on" if zookeeper.multi_address else "off"),
         ("Load", f"{count(scenario.load.clients)} clients, {scenario.load.rate:g}/s"),
         ("Duration of load", duration(scenario.duration_s)),
+        ("Expected", listing(list(dict.fromkeys(map(EXPECTED.__getitem__, scenario.expected.values()))))),
         ("Harness", scenario.harness_version),
     ]
     return tuple((name, shorten(value, 120)) for name, value in rows if value)

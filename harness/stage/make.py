@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from harness.errors import EngineUnavailable, UsageError
@@ -16,7 +17,13 @@ TESTBEDS = ("namespaces", *ON_ENGINE)
 
 
 def make_stage(
-    testbed: str, topology: Topology, root: Path | None, tell: Tell | None = None, *, attached: str | None = None
+    testbed: str,
+    topology: Topology,
+    root: Path | None,
+    tell: Tell | None = None,
+    *,
+    attached: str | None = None,
+    prepared: Collection[str] = (),
 ) -> Stage:
     """Build a testbed and find the software for it.
 
@@ -26,6 +33,7 @@ def make_stage(
         root: the run folder that will be made; a testbed may have to be told where it will be. None: nothing will run
             on a client host.
         tell: called with a line of text before anything that may take seconds, such as a download.
+        prepared: what servers must be started with, see `kinds.FaultKind.prepared`.
         attached: an ensemble of containers that runs already, by the name that `found.find_ensemble` takes.
 
     Raises:
@@ -34,7 +42,7 @@ def make_stage(
     """
     match testbed:
         case "namespaces":
-            return namespaces.make(topology, tell)
+            return namespaces.make(topology, tell, prepared)
         case "docker" | "docker-helper":
             try:
                 from harness.stage import docker  # noqa: PLC0415  # its SDK is an extra
@@ -42,7 +50,7 @@ def make_stage(
                 raise docker_missing(missing) from missing
             if attached:
                 return docker.attach(attached, topology, root, tell, helper=testbed == "docker-helper")
-            return docker.make(topology, root, tell, helper=testbed == "docker-helper")
+            return docker.make(topology, root, tell, prepared, helper=testbed == "docker-helper")
     raise UsageError("there is no such testbed", where=testbed, next_step=f"allowed: {', '.join(TESTBEDS)}")
 
 

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness import __version__
 from harness.history.folder import RunFolder
@@ -35,6 +36,8 @@ class Stage:
     fetch: Callable[[RunFolder], None] = field(default=lambda _folder: None)
     #: What whoever worked on it should be told at the end; mostly nothing.
     remark: Callable[[], str] = field(default=str)
+    #: Toxiproxy's program, where the topology has proxies.
+    toxiproxy: Path | None = None
 
     def environment(self) -> Environment:
         """The machine and the software, for `environment.json`."""

@@ -232,23 +232,33 @@ class Server:
                 return wire.SocketOpened(), self._network.connecting(request.host, request.address, request.port)
             case wire.GetLinks() | wire.Reach() | wire.GetProcesses() | wire.GetStates():
                 return self._look(request), None
+            case wire.GetLacking() | wire.GetTrains() | wire.GetNics():
+                return self._look(request), None
             case _:
                 started = time.monotonic_ns()
                 self._change(request)
                 return wire.Done(started, time.monotonic_ns()), None
 
-    def _look(self, request: wire.GetLinks | wire.Reach | wire.GetProcesses | wire.GetStates) -> wire.Reply:
+    def _look(self, request: wire.Look) -> wire.Reply:
+        reply: wire.Reply
         match request:
             case wire.GetLinks():
-                return wire.Links(self._network.links())
+                reply = wire.Links(self._network.looks.links())
+            case wire.GetNics():
+                reply = wire.Nics(self._network.looks.nics(request.switches))
             case wire.Reach():
-                return wire.Paths(self._network.reach(request.switches, request.timeout_ms))
+                reply = wire.Paths(self._network.looks.reach(request))
+            case wire.GetLacking():
+                reply = wire.Lacking(self._network.lacking())
+            case wire.GetTrains():
+                reply = wire.Trains(self._network.looks.arrivals())
             case wire.GetProcesses():
-                return wire.Processes(self._processes.states())
+                reply = wire.Processes(self._processes.states())
             case wire.GetStates():
-                return wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
+                reply = wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
+        return reply
 
-    def _change(self, request: wire.Build | wire.Join | wire.Leave | wire.SetLinks | wire.Signal) -> None:
+    def _change(self, request: wire.Change) -> None:
         match request:
             case wire.Build():
                 self._network.build(request)
@@ -258,8 +268,20 @@ class Server:
                 self._network.leave(request.host)
             case wire.SetLinks():
                 self._network.set_links(request.changes)
+            case wire.SetNics():
+                self._network.set_nics(request.changes)
+            case wire.SetSplits():
+                self._network.set_splits(request.splits)
+            case wire.SetRules():
+                self._network.set_rules(request.rules)
+            case wire.SetShapes():
+                self._network.set_shapes(request.shapes)
+            case wire.StartTrains():
+                self._network.looks.send_trains(request)
             case wire.Signal():
                 self._processes.signal(request)
+            case wire.Enclose():
+                self._processes.enclose(request)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from docker.errors import APIError
@@ -14,7 +15,8 @@ from harness.errors import TestbedError
 from harness.testbed import wire
 from harness.testbed.agent_testbed import AgentTestbed
 from harness.testbed.client import AgentClient
-from harness.testbed.handles import Exit, Process
+from harness.testbed.container_limits import ContainerLimits
+from harness.testbed.handles import Exit, Limits, Pressure, Process
 from harness.testbed.refusals import refusals
 from harness.topology.model import Topology
 
@@ -49,6 +51,7 @@ class ContainerHosts(AgentTestbed):
         #: The container of each server's host, once there is one.
         self.containers: dict[str, Container] = {}
         self._running: dict[str, Process] = {}
+        self._limits: dict[str, ContainerLimits] = {}
         self._lock = threading.Lock()
 
     @property
@@ -63,6 +66,8 @@ class ContainerHosts(AgentTestbed):
             TestbedError: the engine refused, or a NIC is missing.
         """
         container = self.containers[host]
+        if host in self._limits:
+            self._limits[host].renew()
         with refusals(host):
             container.start()  # nothing, if it runs
             container.reload()
@@ -104,6 +109,24 @@ class ContainerHosts(AgentTestbed):
             return super().state(process)
         (state,) = self._agent.ask(wire.GetStates((process.pid,)), wire.States).states
         return state
+
+    def limit_refusals(self) -> Mapping[str, str]:
+        """Which of `cpu` and `memory` the engine's kernel does not limit for us, and why."""
+        return {}
+
+    def limit(self, host: str, limits: Limits) -> None:
+        """Let a server's container have so much of the machine, and no more; over its end and next start, too.
+
+        Raises:
+            TestbedError: the engine refused.
+        """
+        if host not in self._limits:
+            self._limits[host] = ContainerLimits(self.containers[host])
+        self._limits[host].set(limits)
+
+    def pressure(self, host: str) -> Pressure:
+        """What the kernel has counted of a server's processes. Nothing, before they were ever limited."""
+        return self._limits[host].pressure() if host in self._limits else Pressure()
 
     def exited(self, process: Process) -> Exit | None:
         """How it ended, or None while it lives."""

@@ -21,6 +21,7 @@ from harness.testbed import wire
 from harness.testbed.agent_testbed import host_spec
 from harness.testbed.client import AgentClient
 from harness.testbed.container_hosts import ContainerHosts, client_tag
+from harness.testbed.container_limits import lacking
 from harness.testbed.engine import LABEL_HOST, LABEL_SWITCH, LABEL_TOPOLOGY, run_labels
 from harness.testbed.handles import Exit, Process
 from harness.testbed.leftovers import remove_run
@@ -44,6 +45,8 @@ class ContainerSpec:
     user: str
     #: Folders in memory, for what a read-only file system must still allow.
     in_memory: Sequence[str] = ("/tmp",)
+    #: Instead of the image's own.
+    command: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     #: The file that what it says is written to when it has ended; None if nobody wants to know.
     output: Path | None = None
@@ -127,6 +130,10 @@ class ContainersTestbed(ContainerHosts):
             self._keep_output(process.host)
         return end
 
+    def limit_refusals(self) -> Mapping[str, str]:
+        """Which of `cpu` and `memory` the engine's kernel does not limit for us, and why."""
+        return lacking(self._client)
+
     def _keep_output(self, host: str) -> None:
         """Write down what a container has said, as far as it can be had: the engine may keep no logs."""
         self._unheard.pop(host, None)
@@ -145,6 +152,7 @@ class ContainersTestbed(ContainerHosts):
         first = next(iter(endpoints))
         container = self._client.containers.create(
             spec.image,
+            list(spec.command) or None,
             name=f"zkchaos-{self._run_id}-{server.host}",
             hostname=server.host,
             user=spec.user,

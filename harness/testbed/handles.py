@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.testbed.wire import LinkState
+from harness.testbed.wire import Arrivals, LinkState, NicState, Rule, Shape, Split, Train
 from harness.testbed.wire import Path as Reached
 
 
@@ -45,6 +45,34 @@ class Link:
     def name(self) -> str:
         """`net1` or `zk2:net1`."""
         return self.switch if self.host is None else f"{self.host}:{self.switch}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server's processes get of the machine; None: as much as there is."""
+
+    #: Share of one core.
+    cpu: float | None = None
+    #: Bytes.
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """What the kernel lets a server's processes have, and how often that was not enough, counted from the first."""
+
+    #: The limits that hold, as `Limits`.
+    cpu: float | None = None
+    memory: int | None = None
+    #: Periods in which they ran under a limit of the processor, and those in which they were held back.
+    periods: int = 0
+    throttled: int = 0
+    #: Bytes of memory that they have.
+    in_use: int = 0
+    #: How often they asked for more than the limit; 0 where the kernel does not tell.
+    refused: int = 0
+    #: How many of them the kernel has killed for want of memory.
+    killed: int = 0
 
 
 class Testbed(Protocol):
@@ -99,12 +127,63 @@ class Testbed(Protocol):
         """
         ...
 
+    def set_nics(self, links: Sequence[Link], *, up: bool) -> tuple[int, int]:
+        """Set hosts' own ends of cables up or down in one batch; returns the monotonic instants it began and ended.
+
+        A NIC that is up again has the addresses and routes that it had.
+        """
+        ...
+
+    def set_splits(self, splits: Sequence[Split]) -> tuple[int, int]:
+        """Let switches be in these islands, and no others; returns the monotonic instants it began and ended."""
+        ...
+
+    def set_rules(self, rules: Sequence[Rule]) -> tuple[int, int]:
+        """Let these packet filters hold, and no others; returns the monotonic instants it began and ended."""
+        ...
+
+    def set_shapes(self, shapes: Sequence[Shape]) -> tuple[int, int]:
+        """Let these shapes hold, and no others; returns the monotonic instants it began and ended."""
+        ...
+
+    def lacking(self) -> Mapping[str, str]:
+        """What the kernel refuses of what shapes are made of, and its words for it."""
+        ...
+
+    def send_trains(
+        self, trains: Sequence[Train], *, timeout_ms: float, linger_ms: float = 0.0, limit_ms: float = 30_000.0
+    ) -> tuple[Arrivals, ...]:
+        """Send datagrams and see what becomes of them; as many of them as a busy machine can send until the limit."""
+        ...
+
     def link_states(self) -> tuple[LinkState, ...]:
         """Every switch and cable as the kernel has it."""
         ...
 
-    def reach(self, switches: Sequence[str], *, timeout_ms: int) -> tuple[Reached, ...]:
-        """Which host reaches which over each of these switches, measured with real packets."""
+    def nic_states(self, switches: Sequence[str]) -> tuple[NicState, ...]:
+        """Every NIC on these switches as its host's kernel has it."""
+        ...
+
+    def reach(
+        self, switches: Sequence[str], *, timeout_ms: int, count: int = 1, broadcast: bool = False
+    ) -> tuple[Reached, ...]:
+        """Which host reaches which over each of these switches, measured with real packets.
+
+        To each by a datagram of its own; or to all by one, with `broadcast`, which shows what passes at this very
+        moment: a host that has asked in vain for another's hardware address asks again a second later.
+        """
+        ...
+
+    def limit_refusals(self) -> Mapping[str, str]:
+        """Which of `cpu` and `memory` the kernel does not limit for us, and why."""
+        ...
+
+    def limit(self, host: str, limits: Limits) -> None:
+        """Let a server's processes have so much of the machine, and no more; those that are started later, too."""
+        ...
+
+    def pressure(self, host: str) -> Pressure:
+        """What the kernel has counted of a server's processes. Nothing, before they were ever limited."""
         ...
 
     def close(self) -> None:

@@ -37,10 +37,11 @@ def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
 
 
-def mount(source: str, target: str, filesystem: str | None, flags: int) -> None:
-    """Mount a filesystem without mount data."""
+def mount(source: str, target: str, filesystem: str | None, flags: int, data: str = "") -> None:
+    """Mount a filesystem."""
     kind = filesystem.encode() if filesystem else None
-    _check(_libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), None), f"mount {target}")
+    words = data.encode() or None
+    _check(_libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), words), f"mount {target}")
 
 
 def set_process_name(name: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class Processes:
             if theirs is not None:
                 theirs.close()
         self._exits[pid] = None
+        _enter(pid, request.entrances)
         return wire.Spawned(pid, time.monotonic_ns()), ours
 
     def signal(self, request: wire.Signal) -> None:
@@ -73,6 +75,13 @@ class Processes:
         if self._exits[request.pid] is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(request.pid, request.number)
+
+    def enclose(self, request: wire.Enclose) -> None:
+        """Move a process into control groups; one that has ended already is not an error."""
+        if request.pid not in self._exits:
+            raise TestbedError("this process was not started here", where=f"pid {request.pid}")
+        if self._exits[request.pid] is None:
+            _enter(request.pid, request.entrances)
 
     def reap(self) -> None:
         """Collect every ended child, also orphans that were handed to process 1."""
@@ -95,6 +104,13 @@ class Processes:
             else wire.ProcessState(pid, _state(pid), None, None)
             for pid, end in self._exits.items()
         )
+
+
+def _enter(pid: int, entrances: Iterable[str]) -> None:
+    """Write its pid, as it is here, to files of control groups; the kernel counts from whoever writes it."""
+    for entrance in entrances:
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            Path(entrance).write_text(str(pid), encoding="ascii")
 
 
 def _state(pid: int) -> str:

@@ -1,9 +1,7 @@
 """The process that removes a run's things from a Docker engine when the run's process dies, by whatever means.
 
-Started as ``python -m harness.testbed.reaper RUN OWNER [CONTAINER...]`` with one end of a socket pair as its standard
-input and an inherited pidfd of its owner (its label, where there are no pidfds), before the owner makes anything. While
-the owner lives it only waits. The socket exists from the start, so an owner that dies while the reaper is still being
-started is noticed too.
+Started as ``python -m harness.testbed.reaper OWNER RUN [CONTAINER...]`` (see `survivor`) before the owner makes
+anything. While the owner lives it only waits.
 
 The engine finishes what a dead client has asked it for, so a thing may appear after the first look. The reaper looks
 until there was nothing for a while. Containers of somebody else, in which the run stopped something, run again.
@@ -13,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import select
 import signal
 import socket
@@ -23,7 +20,8 @@ import time
 from collections.abc import Sequence
 
 from harness.errors import TestbedError, ZkChaosError
-from harness.testbed.owners import Life, Owner, life_of
+from harness.testbed.owners import Life, life_of
+from harness.testbed.survivor import start_survivor, stay
 
 #: After the owner's death, nothing is left on the engine within so many seconds.
 BOUND = 10.0
@@ -46,7 +44,7 @@ _DONE = b"."
 
 
 class Reaper:
-    """The owner's handle. It starts nothing but the process; no other child of the owner inherits anything of it."""
+    """The owner's handle."""
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self._connection = connection
@@ -62,27 +60,7 @@ class Reaper:
             run_id: of the run.
             revive: containers of somebody else that the run may stop; they run again when the owner has died.
         """
-        ours, theirs = socket.socketpair()
-        owner = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else None
-        words = [run_id, str(Owner.of_this_process()) if owner is None else str(owner)]
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "harness.testbed.reaper", *words, *revive],
-                pass_fds=() if owner is None else (owner,),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,  # it may outlive its owner, and must not keep the owner's pipes open
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C in the terminal is the owner's to handle
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            if owner is not None:
-                os.close(owner)
-        return cls(ours, process)
+        return cls(*start_survivor("harness.testbed.reaper", run_id, *revive))
 
     @property
     def pid(self) -> int:
@@ -127,11 +105,8 @@ class Reaper:
 
 def main() -> None:
     """Wait for the owner's end; then see to it that nothing is left."""
-    run_id, owner = sys.argv[1:3]
-    # Whatever asks the owner to end asks its process group, its control group or its terminal. The owner ends, and
-    # the reaper soon after it; before that it has nothing to do but to stay.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    owner, run_id = sys.argv[1:3]
+    stay()
     with socket.socket(fileno=0) as connection:
         if not _owner_is_done(connection, owner):
             sys.exit(0 if _reap(run_id, sys.argv[3:]) else 3)

@@ -9,6 +9,10 @@ from pyroute2 import IPRoute
 
 from harness.errors import TestbedError
 from harness.testbed import kernel
+from harness.testbed.netlink import ROUTE, Channel
+
+#: A cable, by its host and its switch.
+Cable = tuple[str, str]
 
 
 def _open_own_network() -> int:
@@ -23,6 +27,8 @@ class Space:
     netlink: IPRoute
     #: Interface indexes by name, of those that the agent works with.
     indexes: dict[str, int] = field(default_factory=dict)
+    #: For what must be fast: many messages in one call.
+    route: Channel = field(default_factory=lambda: Channel(ROUTE))
 
     def set_link(self, index: int, *, up: bool) -> None:
         """Set an interface up or down.
@@ -46,6 +52,7 @@ class Space:
     def close(self) -> None:
         """Let go of it; a namespace that nobody holds ends."""
         self.netlink.close()
+        self.route.close()
         os.close(self.descriptor)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import socket
 import struct
+from enum import StrEnum
 
 import msgspec
 
@@ -77,7 +78,7 @@ class GetStates(msgspec.Struct, frozen=True, tag=True):
     pids: tuple[int, ...]
 
 
-class LinkChange(msgspec.Struct, frozen=True):
+class LinkChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """Cut or restore one switch (all its ports lose their carrier) or one port of one switch."""
 
     switch: str
@@ -94,15 +95,178 @@ class SetLinks(msgspec.Struct, frozen=True, tag=True):
     changes: tuple[LinkChange, ...]
 
 
+class NicChange(msgspec.Struct, frozen=True):
+    """Set one NIC of one host up or down, as its host does it."""
+
+    host: str
+    switch: str
+    up: bool
+
+
+class SetNics(msgspec.Struct, frozen=True, tag=True):
+    """Apply changes as one batch; a NIC that was up before has its addresses and routes back afterwards."""
+
+    changes: tuple[NicChange, ...]
+
+
+class Split(msgspec.Struct, frozen=True):
+    """A switch in islands of hosts. Whatever else is plugged into it is in the last one."""
+
+    switch: str
+    islands: tuple[tuple[str, ...], ...]
+
+    def parts(self, switch: str, one: str, other: str) -> bool:
+        """Whether it is between two hosts on a switch."""
+        return switch == self.switch and not any(one in island and other in island for island in self.islands)
+
+
+class SetSplits(msgspec.Struct, frozen=True, tag=True):
+    """Let these splits hold, of all switches, and no others."""
+
+    splits: tuple[Split, ...]
+
+
+class Manner(StrEnum):
+    """What becomes of a packet."""
+
+    #: It vanishes, and the sender waits.
+    DROP = "drop"
+    #: The sender is told at once, by a reset or by ICMP.
+    REJECT = "reject"
+    #: It vanishes by chance.
+    LOSE = "lose"
+
+
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What becomes of packets that arrive at a host."""
+
+    host: str
+    #: The address that they come from.
+    source: str
+    manner: Manner
+    #: Only TCP to this port; None: all.
+    port: int | None = None
+    #: Of `Manner.LOSE`: which share of them, from 0 to 1.
+    share: float = 1.0
+
+
+class SetRules(msgspec.Struct, frozen=True, tag=True):
+    """Let these rules hold, on all hosts, and no others."""
+
+    rules: tuple[Rule, ...]
+
+
+class Spread(StrEnum):
+    """How delays are spread around their middle."""
+
+    UNIFORM = "uniform"
+    NORMAL = "normal"
+    PARETO = "pareto"
+    PARETONORMAL = "paretonormal"
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """Loss that comes in bursts (Gilbert and Elliott): a path is good or bad, and may change with each packet."""
+
+    to_bad: float
+    to_good: float
+    lost_in_bad: float = 1.0
+    lost_in_good: float = 0.0
+
+
+class Effects(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What becomes of packets that pass a NIC. Shares are from 0 to 1."""
+
+    delay_ms: float = 0.0
+    jitter_ms: float = 0.0
+    spread: Spread = Spread.UNIFORM
+    #: How much of each delay's deviation is the one before it.
+    correlation: float = 0.0
+    loss: float = 0.0
+    bursts: Chain | None = None
+    duplicate: float = 0.0
+    #: The share that is not delayed, and so overtakes.
+    reorder: float = 0.0
+    #: The share in which one bit is turned over.
+    corrupt: float = 0.0
+    #: Bits per second, of whole frames; 0: as many as may be.
+    rate: int = 0
+
+
+class Side(StrEnum):
+    """Which way packets go through a NIC, as its host sees it."""
+
+    OUT = "out"
+    IN = "in"
+
+
+class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What becomes of packets that go one way through one NIC."""
+
+    host: str
+    switch: str
+    side: Side
+    effects: Effects
+    #: Only those to (`OUT`) or from (`IN`) this address; None: all others.
+    peer: str | None = None
+
+
+class SetShapes(msgspec.Struct, frozen=True, tag=True):
+    """Let these shapes hold, on all NICs, and no others; at most one for a NIC, side and peer."""
+
+    shapes: tuple[Shape, ...]
+
+
+class GetLacking(msgspec.Struct, frozen=True, tag=True):
+    """Try in an empty namespace what shapes are made of, and tell what the kernel refuses."""
+
+
+class Train(msgspec.Struct, frozen=True):
+    """Numbered datagrams from a host to another over one switch, one every so many microseconds."""
+
+    source: str
+    destination: str
+    switch: str
+    count: int
+    gap_us: float
+    #: Bytes, without the headers.
+    size: int
+
+
+class StartTrains(msgspec.Struct, frozen=True, tag=True):
+    """Begin to send, all at once; what arrives later than the timeout after the last was sent counts as lost."""
+
+    trains: tuple[Train, ...]
+    timeout_ms: float
+    #: How long to wait for duplicates when all have arrived.
+    linger_ms: float = 0.0
+    #: After so long no more are sent: a busy machine sends fewer, and not for ever.
+    limit_ms: float = 30_000.0
+
+
+class GetTrains(msgspec.Struct, frozen=True, tag=True):
+    """Ask what has arrived."""
+
+
 class GetLinks(msgspec.Struct, frozen=True, tag=True):
     """Ask for the state of every switch and port as the kernel has it."""
 
 
+class GetNics(msgspec.Struct, frozen=True, tag=True):
+    """Ask for the state of every NIC on these switches, as its host's kernel has it."""
+
+    switches: tuple[str, ...]
+
+
 class Reach(msgspec.Struct, frozen=True, tag=True):
-    """Send one datagram from every NIC to every other NIC of these switches and see which arrive."""
+    """Send datagrams from every NIC to every other NIC of these switches and see from which to which one arrives."""
 
     switches: tuple[str, ...]
     timeout_ms: int
+    #: How many on each path; more than one where some are lost on purpose.
+    count: int = 1
+    #: One to all at once, as a broadcast, which needs no ARP; else one to each.
+    broadcast: bool = False
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
@@ -114,6 +278,15 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     #: File that its output is appended to.
     output: str
     channel: bool
+    #: Files of control groups that its pid is written to before anything else is done with it.
+    entrances: tuple[str, ...] = ()
+
+
+class Enclose(msgspec.Struct, frozen=True, tag=True):
+    """Move a process that Spawn started into control groups."""
+
+    pid: int
+    entrances: tuple[str, ...]
 
 
 class Signal(msgspec.Struct, frozen=True, tag=True):
@@ -138,7 +311,9 @@ class OpenSocket(msgspec.Struct, frozen=True, tag=True):
     port: int
 
 
-Request = Build | Join | Leave | GetStates | SetLinks | GetLinks | Reach | Spawn | Signal | GetProcesses | OpenSocket
+Change = Build | Join | Leave | SetLinks | SetNics | SetSplits | SetRules | SetShapes | StartTrains | Signal | Enclose
+Look = GetStates | GetLinks | GetNics | GetLacking | GetTrains | Reach | GetProcesses
+Request = Change | Look | Spawn | OpenSocket
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -171,6 +346,25 @@ class Links(msgspec.Struct, frozen=True, tag=True):
     links: tuple[LinkState, ...]
 
 
+class NicState(msgspec.Struct, frozen=True):
+    """A host's end of a cable; one of a container that does not run is as it will find it."""
+
+    switch: str
+    host: str
+    #: Its interface index there, which a container's next NIC does not have again; 0 while there is none.
+    index: int
+    up: bool
+    #: Whether there is somebody at the other end, and how often there was suddenly not.
+    carrier: bool = False
+    losses: int = 0
+
+
+class Nics(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetNics."""
+
+    nics: tuple[NicState, ...]
+
+
 class Path(msgspec.Struct, frozen=True):
     """Whether one datagram went from one host to another over one switch, and how long it took, microseconds."""
 
@@ -186,6 +380,33 @@ class Paths(msgspec.Struct, frozen=True, tag=True):
     """Reply to Reach."""
 
     paths: tuple[Path, ...]
+
+
+class Lacking(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetLacking: what the kernel said, by the name of what it refused (`netem`, ...)."""
+
+    refusals: dict[str, str]
+
+
+class Arrivals(msgspec.Struct, frozen=True):
+    """What became of a train."""
+
+    #: When each datagram was sent, microseconds after the first of all.
+    sent: tuple[float, ...]
+    #: How long each one took, microseconds; None where none arrived unharmed. The first copy counts.
+    micros: tuple[float | None, ...]
+    #: Copies beyond the first.
+    duplicates: int
+    #: Those that arrived with other bytes than were sent.
+    damaged: int
+    #: Why they could not be sent, if so.
+    error: str = ""
+
+
+class Trains(msgspec.Struct, frozen=True, tag=True):
+    """Reply to GetTrains: in the order of the request; None while they are on their way."""
+
+    arrivals: tuple[Arrivals, ...] | None
 
 
 class Spawned(msgspec.Struct, frozen=True, tag=True):
@@ -232,7 +453,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     errno: int = 0
 
 
-Reply = Ready | Done | Links | Paths | Spawned | Processes | States | SocketOpened | Failed
+Reply = Ready | Done | Links | Nics | Lacking | Paths | Trains | Spawned | Processes | States | SocketOpened | Failed
 
 _encoder = msgspec.json.Encoder()
 REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -20,6 +20,8 @@ def describe(topology: Topology) -> str:
     ]
     if topology.zookeeper.multi_address:
         parts.append("multi-address")
+    if proxied := _proxied(topology):
+        parts.append(f"proxies for {proxied}")
     return ", ".join(parts)
 
 
@@ -38,6 +40,7 @@ def draw(topology: Topology) -> str:
     lines = [
         f"{topology.name}: {topology.title}",
         f"{_MARGIN}{_summary(topology)}",
+        *([f"{_MARGIN}The streams of {proxied} pass proxies"] if (proxied := _proxied(topology)) else []),
         "",
         indent + _row([c.name.center(c.width) for c in columns]),
         indent + _row([c.subnet.center(c.width) for c in columns]),
@@ -102,6 +105,12 @@ def _summary(topology: Topology) -> str:
         addresses = "one address per server"
     participants = _count(len(topology.participants), "participant")
     return f"{participants}, quorum {topology.quorum_size}; ZooKeeper {options.version}, {addresses}"
+
+
+def _proxied(topology: Topology) -> str:
+    """Whose streams pass proxies; empty where none do."""
+    options = topology.proxies
+    return " and ".join(name for name, on in (("clients", options.clients), ("servers", options.servers)) if on)
 
 
 def _roles(topology: Topology) -> str:

@@ -18,7 +18,7 @@ from harness.topology.addresses import (
     server_nics,
 )
 from harness.topology.library import library_names, locate, name_of
-from harness.topology.model import ClientHost, Role, Server, Switch, Topology, ZooKeeperOptions
+from harness.topology.model import ClientHost, ProxyOptions, Role, Server, Switch, Topology, ZooKeeperOptions
 from harness.topology.schema import (
     VERSION_FORM,
     ClientHostTable,
@@ -130,6 +130,7 @@ class _Builder:
                 jvm=tuple(options.jvm),
             ),
             source=source,
+            proxies=ProxyOptions(clients=table.proxies.clients, servers=table.proxies.servers),
         )
         _refuse_hopeless(topology, self._source_name)
         return topology
@@ -267,6 +268,7 @@ class _Builder:
 def _refuse_hopeless(topology: Topology, source_name: str) -> None:
     """Refuse what could be built and would never work, even with nothing broken."""
     _refuse_early_multi_address(topology, source_name)
+    _refuse_proxied_multi_address(topology, source_name)
     for index, server in enumerate(topology.servers):
         plugged = {n.switch for n in server.nics}
         others = {n.switch for s in topology.servers for n in s.nics if s.id != server.id}
@@ -309,3 +311,13 @@ def _refuse_early_multi_address(topology: Topology, source_name: str) -> None:
                 where=f"{source_name}:zookeeper.multi_address",
                 next_step="choose 3.6 or later, or switch multi-address off",
             )
+
+
+def _refuse_proxied_multi_address(topology: Topology, source_name: str) -> None:
+    if topology.proxies.servers and topology.zookeeper.multi_address:
+        # a proxy is there whatever becomes of the network behind it, so a server would never try the next address
+        raise TopologyError(
+            "a server behind proxies is known by one address, and multi-address is on",
+            where=f"{source_name}:proxies.servers",
+            next_step="write multi_address = false in [zookeeper], or let the streams of clients alone pass proxies",
+        )

@@ -15,6 +15,10 @@ from ipaddress import IPv4Address, IPv4Network
 CLIENT_PORT = 2181
 QUORUM_PORT = 2888
 ELECTION_PORT = 3888
+#: Where servers reach each other through proxies, server N has this port + N for the quorum, and that one for the
+#: election: it listens on all its addresses, and the proxies to the others stand on the same host.
+PROXIED_QUORUM_PORT, PROXIED_ELECTION_PORT = 2900, 3900
+_PROXIES = IPv4Address("127.77.0.0")
 
 
 class Role(StrEnum):
@@ -76,6 +80,16 @@ class ClientHost:
         return self.name
 
 
+@dataclass(frozen=True)
+class ProxyOptions:
+    """Which TCP streams pass a proxy, where faults can reach them; see `harness.topology.proxies`."""
+
+    #: Those from client hosts to servers.
+    clients: bool = False
+    #: Those from servers to servers.
+    servers: bool = False
+
+
 #: A value of zoo.cfg.
 Setting = str | int | bool
 
@@ -110,6 +124,7 @@ class Topology:
     zookeeper: ZooKeeperOptions
     #: The text that it was read from, so that a run folder repeats it.
     source: str = ""
+    proxies: ProxyOptions = field(default_factory=ProxyOptions)
 
     def switch(self, name: str) -> Switch:
         """The switch of that name; KeyError where there is none."""
@@ -153,16 +168,42 @@ class Topology:
     def client_addresses(self, *, host: ClientHost | None = None) -> tuple[str, ...]:
         """`address:port` of every server address, those first that `host` shares a switch with; others left out."""
         switches = {n.switch for n in host.nics} if host else set(self.switch_names)
-        return tuple(f"{n.address}:{CLIENT_PORT}" for s in self.servers for n in s.nics if n.switch in switches)
+        nics = [(s, n) for s in self.servers for n in s.nics if n.switch in switches]
+        if self.proxies.clients:
+            return tuple(f"{self.proxy_address(s, n)}:{CLIENT_PORT}" for s, n in nics)
+        return tuple(f"{n.address}:{CLIENT_PORT}" for _s, n in nics)
+
+    def proxy_address(self, server: Server, nic: Nic) -> IPv4Address:
+        """Where a proxy on any other host listens for what is meant for a server's NIC: `127.77.SWITCH.SERVER`.
+
+        All of 127.0.0.0/8 is a host's own, so each host has a proxy of its own at the same address.
+        """
+        return _PROXIES + ((self.switch_names.index(nic.switch) + 1) << 8) + server.id
+
+    def quorum_port(self, server: Server) -> int:
+        """The port on which a server that leads listens to its followers."""
+        return PROXIED_QUORUM_PORT + server.id if self.proxies.servers else QUORUM_PORT
+
+    def election_port(self, server: Server) -> int:
+        """The port on which a server listens to the votes of others."""
+        return PROXIED_ELECTION_PORT + server.id if self.proxies.servers else ELECTION_PORT
 
     def connection_string(self, *, host: ClientHost | None = None) -> str:
         """What a client on `host` gives to its library."""
         return ",".join(self.client_addresses(host=host))
 
+    def port_at(self, host: str, port: int) -> int:
+        """The port that a host has in place of one of those that servers have elsewhere."""
+        for server in self.servers:
+            if server.host == host:
+                theirs = {QUORUM_PORT: self.quorum_port(server), ELECTION_PORT: self.election_port(server)}
+                return theirs.get(port, port)
+        return port
+
     def server_of(self, address: str) -> int | None:
         """The id of the server with that `address` (with or without a port), or None."""
         plain = address.rsplit(":", 1)[0]
         for server in self.servers:
-            if any(str(n.address) == plain for n in server.nics):
+            if any(plain in (str(n.address), str(self.proxy_address(server, n))) for n in server.nics):
                 return server.id
         return None

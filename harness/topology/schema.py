@@ -177,6 +177,13 @@ class ZooKeeperTable(Table):
     )
 
 
+class ProxiesTable(Table):
+    """`[proxies]`."""
+
+    clients: bool = Field(default=False, description="true, false")
+    servers: bool = Field(default=False, description="true, false")
+
+
 class TopologyTable(Table):
     """The whole file."""
 
@@ -199,4 +206,7 @@ class TopologyTable(Table):
     )
     clients: int | None = Field(
         default=None, ge=1, le=MAX_CLIENT_HOSTS, description=f"a number of client hosts, from 1 to {MAX_CLIENT_HOSTS}"
+    )
+    proxies: ProxiesTable = Field(
+        default_factory=ProxiesTable, description="a table, such as { clients = true, servers = true }"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.history.folder import ServerFolder
-from harness.topology.model import CLIENT_PORT, ELECTION_PORT, QUORUM_PORT, Server, Setting, Topology
+from harness.topology.model import CLIENT_PORT, Nic, Server, Setting, Topology
 from harness.zookeeper.paths import ServerPaths
 
 #: What zoo.cfg says where the topology says nothing. Fast ticks, because outages are counted in them.
@@ -30,13 +30,22 @@ def dynamic_config(topology: Topology) -> str:
 
 def _server_line(server: Server, topology: Topology) -> str:
     nics = server.nics if topology.zookeeper.multi_address else server.nics[:1]
-    addresses = "|".join(f"{nic.address}:{QUORUM_PORT}:{ELECTION_PORT}" for nic in nics)
+    ports = f"{topology.quorum_port(server)}:{topology.election_port(server)}"
+    addresses = "|".join(f"{_known_by(server, nic, topology)}:{ports}" for nic in nics)
     return f"{addresses}:{server.role.value};0.0.0.0:{CLIENT_PORT}"
+
+
+def _known_by(server: Server, nic: Nic, topology: Topology) -> str:
+    """The address by which the servers know each other."""
+    return str(topology.proxy_address(server, nic) if topology.proxies.servers else nic.address)
 
 
 def static_config(topology: Topology, paths: ServerPaths | ServerFolder) -> str:
     """The text of zoo.cfg, with paths as the server sees them."""
     settings = {**DEFAULTS, **topology.zookeeper.settings}
+    if topology.proxies.servers:
+        # it is known by an address of its loopback, and the others' proxies come to its NIC
+        settings["quorumListenOnAllIPs"] = True
     lines = [f"{key}={setting_text(value)}" for key, value in settings.items()]
     lines += [
         f"dataDir={paths.snapshot}",

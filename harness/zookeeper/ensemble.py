@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import EnsembleError
+from harness.errors import EnsembleError, FaultError
 from harness.history.folder import RunFolder, ServerFolder
 from harness.history.records import Event, Phase, ProcessEvent
 from harness.testbed.handles import Exit, Process, Testbed
 from harness.topology.model import Server, Topology
 from harness.zookeeper import admin
 from harness.zookeeper.admin import ServerStatus
-from harness.zookeeper.launch import Starter
+from harness.zookeeper.launch import Preparation, Starter
 from harness.zookeeper.server_log import JVM_LOG, LOG_NAME
 
 #: How often a condition is looked at, seconds. An admin word takes a millisecond.
@@ -40,6 +40,8 @@ Record = Callable[[Event], None]
 class _Running:
     process: Process
     paused: bool = False
+    #: Whether its end was recorded.
+    ended: bool = False
 
 
 class Ensemble:
@@ -103,6 +105,20 @@ class Ensemble:
                 return
             time.sleep(_POLL)
 
+    def preparation(self, name: str) -> Preparation:
+        """What its servers were started with so that a fault can reach them later.
+
+        Raises:
+            FaultError: they were started without it.
+        """
+        if name not in self._starter.preparations:
+            raise FaultError(
+                f"the servers were started without what faults of {name} need",
+                where=self.topology.name,
+                next_step=f'a plan with such a fault sees to it; for a test by hand: @pytest.mark.prepared("{name}")',
+            )
+        return self._starter.preparations[name]
+
     def server_folder(self, server_id: int) -> ServerFolder:
         """Where a server's evidence lies."""
         return self._folder.server(server_id)
@@ -111,6 +127,7 @@ class Ensemble:
         """Start one server's process; nothing if it runs already."""
         if self.is_running(server_id):
             return
+        self._record_end(server_id)
         process = self._starter.start(self.topology.server(server_id), self.server_folder(server_id))
         self._running[server_id] = _Running(process)
         self._record(ProcessEvent(process.started, server_id, "started", process.pid))
@@ -161,7 +178,14 @@ class Ensemble:
             end = self._wait_for_end(process, _STOP_TIMEOUT)
         if end is None:
             raise EnsembleError("the server's process does not end, not even by SIGKILL", where=f"server {server_id}")
-        self._record(ProcessEvent(end.at, server_id, "ended", process.pid, end.code))
+        self._record_end(server_id)
+
+    def _record_end(self, server_id: int) -> None:
+        """Record how its process ended, whoever ended it; nothing if it lives, or that was told."""
+        running = self._running.get(server_id)
+        if running is not None and not running.ended and (end := self.testbed.exited(running.process)) is not None:
+            running.ended = True
+            self._record(ProcessEvent(end.at, server_id, "ended", running.process.pid, end.code))
 
     def _wait_for_end(self, process: Process, seconds: float) -> Exit | None:
         deadline = time.monotonic() + seconds

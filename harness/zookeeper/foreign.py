@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.errors import TestbedError
@@ -15,6 +16,7 @@ from harness.testbed.handles import Process
 from harness.testbed.refusals import refusals
 from harness.topology.model import Server, Topology
 from harness.zookeeper.found import FoundEnsemble, revive
+from harness.zookeeper.launch import Preparation
 
 
 class ForeignTestbed(ContainerHosts):
@@ -106,6 +108,11 @@ class ForeignStarter:
     """Takes servers that run, and starts again what the nemesis ended."""
 
     testbed: ForeignTestbed
+
+    @property
+    def preparations(self) -> Mapping[str, Preparation]:
+        """Nothing: they were started by somebody else."""
+        return {}
 
     def prepare(self, server: Server, folder: ServerFolder) -> None:
         """Make the folders for what will be fetched."""

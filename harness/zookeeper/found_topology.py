@@ -145,7 +145,8 @@ def free_address(network: PlacedNetwork, taken: Collection[IPv4Address]) -> IPv4
     outside = _from_outside(network, first, last)
     free = [a for a in (*outside, *candidates) if a not in used]
     if not free:
-        raise TestbedError("no address is free for a client", where=f"network {network.names[-1]}, {network.subnet}")
+        name = one_line(network.names[-1])
+        raise TestbedError("no address is free for a client", where=f"network {name}, {network.subnet}")
     return free[0]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harness.history.folder import ServerFolder
 from harness.testbed.handles import Process, Testbed
@@ -20,8 +20,34 @@ from harness.zookeeper.server_log import JVM_LOG, LOG_NAME, write_log_config
 MAIN_CLASS = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 
+class Preparation(Protocol):
+    """What servers are started with so that a fault can reach them later: their clock, their disk."""
+
+    def prepare(self, server: Server, folder: ServerFolder) -> None:
+        """Make what the server needs; called once, before the first start."""
+        ...
+
+    def environment(self, server: Server) -> Mapping[str, str]:
+        """For its process."""
+        ...
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    """A preparation that has a say in how a JVM of this machine is started, too."""
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that starts it, made of its own."""
+        ...
+
+
 class Starter(Protocol):
     """Starts the servers of an ensemble, again and again."""
+
+    @property
+    def preparations(self) -> Mapping[str, Preparation]:
+        """What its servers are started with, by the name that `FaultKind.prepared` gives it."""
+        ...
 
     def prepare(self, server: Server, folder: ServerFolder) -> None:
         """Write what the server needs into its folder; called once, before the first start."""
@@ -39,15 +65,23 @@ class JvmStarter:
     testbed: Testbed
     #: The command line of each server, by id.
     launches: Mapping[int, Launch]
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)
 
     def prepare(self, server: Server, folder: ServerFolder) -> None:
         """Write its configuration."""
         write_config(self.launches[server.id].topology, server, folder)
+        for preparation in self.preparations.values():
+            preparation.prepare(server, folder)
 
     def start(self, server: Server, folder: ServerFolder) -> Process:
         """Start its JVM."""
         launch = self.launches[server.id]
-        return self.testbed.spawn(server.host, launch.argv(folder), launch.environment, folder.logs / JVM_LOG)
+        argv, environment = launch.argv(folder), dict(launch.environment)
+        for preparation in self.preparations.values():
+            environment |= preparation.environment(server)
+            if isinstance(preparation, Wrapping):
+                argv = preparation.command(argv)
+        return self.testbed.spawn(server.host, argv, environment, folder.logs / JVM_LOG)
 
 
 @dataclass(frozen=True)

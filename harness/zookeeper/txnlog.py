@@ -20,7 +20,7 @@ import re
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ __all__ = [
     "TxnKind",
     "TxnLog",
     "encode_log",
+    "log_files",
     "read_log",
     "read_logs",
     "snapshot_zxids",
@@ -134,12 +135,16 @@ def read_log(path: Path, replicas: Replicas | None = None) -> TxnLog:
         raise HistoryError(f"cannot be read: {problem.strerror}", where=str(path)) from problem
 
 
-def read_logs(directory: Path, replicas: Replicas | None = None) -> TxnLog:
+def read_logs(
+    directory: Path, replicas: Replicas | None = None, *, aside: Sequence[Path] = (), but: Collection[Path] = ()
+) -> TxnLog:
     """Read a server's whole log.
 
     Args:
         directory: `dataLogDir`, or its `version-2`.
         replicas: as in `read_log`.
+        aside: more such directories, with what the server wrote earlier; oldest first.
+        but: files that are passed over.
 
     Returns:
         The transactions of all files, oldest file first; nothing if the server never logged.
@@ -150,12 +155,23 @@ def read_logs(directory: Path, replicas: Replicas | None = None) -> TxnLog:
     replicas = replicas or Replicas()
     txns: list[Txn] = []
     torn: list[Torn] = []
-    files = _numbered(directory, _LOG_NAME)
-    for _zxid, path in files:
+    places = (*aside, directory)
+    found = sorted((zxid, age, path) for age, place in enumerate(places) for zxid, path in _numbered(place, _LOG_NAME))
+    files = tuple(path for _zxid, _age, path in found if path not in but)
+    for path in files:
         part = read_log(path, replicas)
         txns.extend(part.txns)
         torn.extend(part.torn)
-    return TxnLog(txns, tuple(path for _zxid, path in files), tuple(torn))
+    return TxnLog(txns, files, tuple(torn))
+
+
+def log_files(directory: Path) -> tuple[Path, ...]:
+    """A server's log files, oldest first.
+
+    Args:
+        directory: `dataLogDir`, or its `version-2`.
+    """
+    return tuple(path for _zxid, path in _numbered(directory, _LOG_NAME))
 
 
 def snapshot_zxids(directory: Path) -> tuple[int, ...]:

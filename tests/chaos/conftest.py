@@ -6,10 +6,29 @@ import os
 
 import pytest
 
+from harness.errors import EnvironmentLacking, FaketimeMissing, FuseMissing, KernelLacking, ToxiproxyMissing
 from harness.stage.make import TESTBEDS
-from tests.integration.conftest import engine, engine_images, java, namespaces_allowed, subnets
+from tests.integration.conftest import engine, engine_images, java, namespaces_allowed, subnets, usermode
 
-__all__ = ["engine", "engine_images", "everywhere", "java", "namespaces_allowed", "place", "subnets"]
+__all__ = [
+    "LACKED",
+    "engine",
+    "engine_images",
+    "everywhere",
+    "java",
+    "namespaces_allowed",
+    "place",
+    "subnets",
+    "usermode",
+]
+
+#: What a machine may lack, by the name that ZKCHAOS_REQUIRE knows.
+LACKED: dict[type[EnvironmentLacking], str] = {
+    FaketimeMissing: "faketime",
+    FuseMissing: "fuse",
+    KernelLacking: "netem",
+    ToxiproxyMissing: "toxiproxy",
+}
 
 
 @pytest.fixture

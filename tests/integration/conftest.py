@@ -19,6 +19,7 @@ from harness.testbed.engine import connect_engine
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.testbed.turns import turn
 from harness.topology.model import Topology
+from harness.usermode.machine import find_kernel
 from harness.zookeeper.cache import CACHE_VARIABLE
 from harness.zookeeper.java import find_java
 from harness.zookeeper.lock import DEFAULT_VERSION
@@ -114,6 +115,15 @@ def foreign(foreign_project: Project) -> Iterator[Project]:
     after = set_ups(foreign_project)
     assert {key: after.get(key) for key in before if after.get(key) != before[key]} == {}
     assert after.keys() == before.keys()
+
+
+@pytest.fixture(scope="session")
+def usermode() -> None:
+    """A user-mode kernel is installed."""
+    try:
+        find_kernel(os.environ)
+    except EnvironmentLacking as lacking:
+        require("usermode", str(lacking))
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def two_networks(name: str, image: str, client: docker.DockerClient) -> Project:
         }
         for n in numbers
     }
-    app = {"image": image, "entrypoint": ["sleep", "600"], "networks": ["front"], "init": True}
+    app = {"image": image, "entrypoint": ["sleep", "infinity"], "networks": ["front"], "init": True}
     job = {"image": image, "entrypoint": ["true"], "network_mode": "none"}
     return Project(name, {**services, "app": app, "job": job}, ["front", "back"], client)
 

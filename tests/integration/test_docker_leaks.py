@@ -199,6 +199,7 @@ def test_nothing_is_left_after_sigkill_at_random_moments(
     assert max(stayed) <= BOUND
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("engine_images", "subnets")
 @pytest.mark.parametrize(("testbed", "kills"), [("docker", KILLS), ("docker-helper", KILLS // 2)])

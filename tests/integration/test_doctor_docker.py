@@ -75,15 +75,23 @@ def test_an_engine_is_examined_and_not_touched(tmp_path: Path, engine: docker.Do
 
 def test_faults_are_listed_with_the_reason_of_each_difference(tmp_path: Path, engine: docker.DockerClient) -> None:
     said = doctor(tmp_path)
+    ending = ["yes", "differs", "differs", "not of all"]
+    switches, cables = ["yes", "yes", "yes", "differs"], ["yes", "yes", "yes", "yes"]
+    started_for_it, of_some, of_none = ["yes", "yes", "yes", "no"], ["yes", "yes", "yes", "not of all"], "no"
     assert offered(said) == {
-        "switch-down": ["yes", "yes", "yes", "differs"],
-        "link-down": ["yes", "yes", "yes", "yes"],
-        "kill": ["yes", "differs", "differs", "not of all"],
-        "pause": ["yes", "yes", "yes", "not of all"],
-        "restart": ["yes", "differs", "differs", "not of all"],
+        **dict.fromkeys(("switch-down", "switch-flap", "switch-split"), switches),
+        **dict.fromkeys(("link-down", "link-flap", "nic-down", "partition", "packets"), cables),
+        "stream": ["yes", "not of all", of_none, of_none],
+        **dict.fromkeys(("kill", "restart", "crash-loop", "restart-storm", "rolling-restart", "slow-start"), ending),
+        "pause": of_some,
+        "limit": ["yes", "differs", "differs", of_none],
+        **dict.fromkeys(("clock", "damage"), started_for_it),
+        "disk": ["yes", of_none, of_none, of_none],
     }
-    assert "docker, docker-helper, --attach: kill, restart: differs: the server's NICs vanish" in said.out
-    assert "--attach: kill, restart: not where a container is removed when it ends" in said.out
+    assert "docker, docker-helper, --attach: kill, restart, crash-loop" in said.out
+    assert "slow-start, limit: differs: the server's NICs vanish" in said.out
+    assert "--attach: kill, restart, crash-loop, restart-storm, rolling-restart: not where a container is" in said.out
+    assert "docker, docker-helper: disk: not on an engine" in said.out
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_processes_and_sockets_stand_on_hosts(make_bed: Make) -> None:
     assert (took < 1.0) == (bed.kind == "namespaces"), f"{took:.2f} s"
     assert bed.testbed.exited(telling) is None
     differs = {offer.kind for offer in offers(bed.kind) if any("gets no answer" in text for text in offer.differs)}
-    assert differs == ({"kill", "restart"} if bed.kind != "namespaces" else set())
+    assert (differs >= {"kill", "restart"}) if bed.kind != "namespaces" else (differs == set())
 
 
 def test_what_does_not_exist_is_refused_by_name_and_what_is_gone_says_so(make_bed: Make) -> None:

@@ -232,7 +232,7 @@ def test_everything_is_labelled_and_nothing_as_a_run_s(topology: Topology) -> No
     assert document["name"] == project_name(topology.name)
 
 
-@pytest.mark.parametrize("name", library_names("topologies"))
+@pytest.mark.parametrize("name", [name for name in library_names("topologies") if name != "proxied"])
 def test_the_health_check_needs_bash_alone(name: str) -> None:
     for service in resolved(compose_file(load_topology(name)))["services"].values():
         check = service["healthcheck"]
@@ -280,3 +280,8 @@ def test_what_the_entry_point_would_split_is_refused(lines: str, key: str) -> No
         compose_file(topology)
     assert caught.value.where == f"t:{key}"
     assert "a b" in caught.value.what
+
+
+def test_proxies_are_refused() -> None:
+    with pytest.raises(TopologyError, match="a Compose file has no proxies, and topology proxied declares some"):
+        compose_file(load_topology("proxied"))

@@ -41,15 +41,22 @@ RULE = {
     "report": floor("errors topology history check", "a page is made from evidence and verdicts alone"),
     "testbed": floor("errors topology", "hosts and switches know nothing of what runs on them"),
     "zookeeper": floor("errors topology testbed history", "the system under test does not know who breaks or uses it"),
+    "toxiproxy": floor(
+        "errors topology testbed zookeeper.cache",
+        "proxies stand on hosts and know nothing of what passes them; the program is kept where other programs are",
+    ),
     "images": floor(
-        "errors topology zookeeper testbed.engine testbed.reaper",
+        "errors topology zookeeper toxiproxy testbed.engine testbed.reaper",
         "images are made for an engine, by whoever comes to run them there",
     ),
-    "nemesis": floor("errors topology testbed zookeeper history", "what breaks things does not know who uses them"),
+    "nemesis": floor(
+        "errors topology testbed toxiproxy zookeeper history", "what breaks things does not know who uses them"
+    ),
     "stage": floor(
-        "errors topology testbed zookeeper history images",
+        "errors topology testbed toxiproxy zookeeper history images",
         "what a run is performed on does not know what is performed there",
     ),
+    "usermode": floor("errors", "a kernel runs any command, and knows nothing of what that does"),
     "load": floor("errors topology testbed zookeeper history", "who uses the ensemble does not know what breaks it"),
 }
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.history.scenario import LoadSpec
-from harness.scenario import MAX_CLIENTS, MAX_RATE, check_load, folder_name, make_request, new_run_path
+from harness.scenario import GUEST_RATE, MAX_CLIENTS, MAX_RATE, check_load, folder_name, make_request, new_run_path
 from harness.topology.loader import load_topology
 
 DUAL = load_topology("dual-net")
@@ -47,6 +47,14 @@ def test_what_is_said_goes_before_the_plan() -> None:
         *["zkchaos", "run", "switch-failure", "--topology", "dual-net-five", "--seed", "-3", "--duration", "20s"],
         *["--zookeeper", "3.8", "--single-address", "--clients", "3", "--rate", "12.5"],
     ]
+
+
+def test_a_user_mode_kernel_is_given_less_to_do_and_more_time() -> None:
+    inside, outside = (make_request("switch-failure", kernel=kernel).scenario for kernel in ("usermode", "host"))
+    assert inside.load.rate == GUEST_RATE < outside.load.rate
+    assert inside.recovery_within_s == 20
+    assert outside.recovery_within_s == 10
+    assert make_request("switch-failure", kernel="usermode", rate=150).scenario.load.rate == 150
 
 
 def test_the_texts_of_both_files_are_kept(tmp_path: Path) -> None:

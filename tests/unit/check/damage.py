@@ -20,7 +20,10 @@ from harness.check.evidence import Evidence
 from harness.check.lost_replies import matches
 from harness.check.recovery import measure
 from harness.history.records import FinalRead, Function, Operation, Outcome, ProbeEvent, Stat
+from harness.history.scenario import Service
 from harness.zookeeper.txnlog import SETS, Txn, TxnKind
+
+SECOND = 1_000_000_000
 
 T = TypeVar("T")
 Damaging = Callable[[Evidence, Random], Evidence | None]
@@ -472,6 +475,35 @@ def budget_exceeded(evidence: Evidence, random: Random) -> Evidence | None:
     if not any(outage > 0.5 for outage in _recoveries(evidence)):
         return None
     scenario = msgspec.structs.replace(evidence.scenario, recovery_within_s=random.uniform(0.1, 0.4))
+    return dataclasses.replace(evidence, scenario=scenario)
+
+
+@damage("expectation")
+def service_that_goes_on_where_it_should_stop(evidence: Evidence, random: Random) -> Evidence | None:
+    found = [
+        r.fault.id
+        for r in measure(evidence)
+        if any(r.fault.at + 2.1 * SECOND < (op.returned or 0) < (r.healed or 0) for op in evidence.acknowledged_writes)
+    ]
+    number = pick(random, found)
+    return None if number is None else expecting(evidence, number, Service.STOPS)
+
+
+@damage("expectation")
+def service_that_stops_where_it_should_go_on(evidence: Evidence, random: Random) -> Evidence | None:
+    found = [
+        r.fault.id
+        for r in measure(evidence)
+        if r.outage is not None and min(r.outage.until, r.healed or 0) - r.outage.start > SECOND // 2
+    ]
+    number = pick(random, found)
+    if number is None:
+        return None
+    return expecting(evidence, number, Service.SURVIVES, recovery_within_s=random.uniform(0.1, 0.4))
+
+
+def expecting(evidence: Evidence, fault: int, service: Service, **changes: object) -> Evidence:
+    scenario = msgspec.structs.replace(evidence.scenario, expected={fault: service}, **changes)
     return dataclasses.replace(evidence, scenario=scenario)
 
 

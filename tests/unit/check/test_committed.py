@@ -119,6 +119,23 @@ def test_two_histories_from_one_epoch_on_contradict_each_other() -> None:
     assert {(found.server, found.txn.zxid) for found in history.skipped} == {(2, z(1, 7)), (3, z(1, 7))}
 
 
+def test_a_leaders_proposals_that_a_fault_cut_off_its_log_are_no_history() -> None:
+    """It was killed with proposals that nobody else had, lost them from its log, and led again without them."""
+    kept = ServerLog([txn(zxid) for zxid in (*EPOCH_1, z(1, 7), *span(2, 1, 3))], (0,), cuts=(z(1, 7),))
+    history = merged(log(*EPOCH_1, *span(2, 1, 3)), log(*EPOCH_1, *span(2, 1, 3)), kept)
+    assert list(history.discarded) == [z(1, 7)]
+    assert committed(history) == [*EPOCH_1, *span(2, 1, 3)]
+    assert not (history.skipped or history.undecided)
+
+
+def test_what_a_majority_had_before_a_fault_cut_it_off_is_history() -> None:
+    """Two of three had logged it, so it was committed; the damaged one led on without it."""
+    cut = ServerLog([txn(zxid) for zxid in (*EPOCH_1, z(1, 7), *span(2, 1, 3))], (0,), cuts=(z(1, 7),))
+    history = merged(log(*EPOCH_1, *span(2, 1, 3)), log(*EPOCH_1, z(1, 7)), cut)
+    assert z(1, 7) in committed(history)
+    assert [(found.server, found.txn.zxid) for found in history.skipped] == [(1, z(1, 7))]
+
+
 def test_different_transactions_under_one_zxid_are_a_fork() -> None:
     forked = ServerLog([txn(zxid, "other" if zxid == z(1, 3) else "") for zxid in EPOCH_1], (0,))
     history = merged(log(*EPOCH_1), forked, log(*EPOCH_1))

@@ -13,8 +13,10 @@ from harness.check.evidence import Evidence, load_evidence
 from harness.check.judge import judge
 from harness.check.verdict import Finding, Judgement, Overall, load_judgement
 from harness.errors import RunFolderError
+from harness.history.damaged import put_aside, write_record
 from harness.history.folder import RunFolder
 from harness.history.records import Barrier, Event, FaultAction, FaultEvent, FinalRead, Note, Outcome, Phase
+from harness.zookeeper.txnlog import read_log, write_log
 
 JUDGES = ("linearizable-writes", "session-order", "durability", "agreement", "recovery", "faults-proved")
 
@@ -268,6 +270,20 @@ def test_all_logs_damaged_is_unknown(folder: RunFolder) -> None:
     assert unknown(judgement) == LOG_JUDGES
     assert len(evidence.damaged("server")) == 3
     assert "offset" in judgement.verdicts[0].summary
+
+
+def test_a_log_that_a_fault_cut_is_known_to_be_cut(folder: RunFolder) -> None:
+    """What was put aside is the server's log, too; but the server did not go on from its end."""
+    place = folder.server(3)
+    (log,) = (place.txnlog / "version-2").iterdir()
+    whole = read_log(log)
+    aside = put_aside(place, [log], keep=True)
+    write_log(place.txnlog, whole.txns[:-3])
+    write_record(place, aside, 4, "truncate log", [log])
+    evidence = load_evidence(folder)
+    assert evidence.logs[3].cuts == (whole.txns[-1].zxid,)
+    assert evidence.logs[3].zxids == [txn.zxid for txn in whole.txns]
+    assert not unknown(judge(evidence))
 
 
 def test_a_torn_last_line_is_dropped(folder: RunFolder) -> None:

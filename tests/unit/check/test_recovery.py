@@ -178,6 +178,12 @@ def test_a_request_on_its_way_when_the_fault_came_belongs_to_it() -> None:
     assert found.outage is not None and found.outage.start == 5 * SECOND, "an outage does not begin before its fault"
 
 
+def test_a_wait_that_ended_when_the_fault_came_is_none_of_its_outage() -> None:
+    operations = [*steady("a", 0, 4.2), write("a", 4.3, 4.95), *steady("a", 5.5, 20, every=0.5)]
+    (found,) = measure(evidence(operations, fault(5, 15)))
+    assert 0 <= found.write_outage_s < 0.02
+
+
 def test_each_fault_has_its_own_outage() -> None:
     operations = [
         *steady("a", 0, 5),
@@ -225,6 +231,12 @@ def test_too_little_load_is_unknown() -> None:
     verdict = check(evidence([*steady("a", 0, 5), write("a", 18, 18.1)], fault(5, 15)))
     assert verdict.finding is Finding.UNKNOWN
     assert verdict.summary.startswith("Too little load to tell")
+
+
+def test_a_fault_that_the_next_one_follows_at_once_is_told_by_the_time_that_it_is_on() -> None:
+    both = [*fault(5, 15), *fault(5.005, 15, target="net2", number=1)]
+    verdict = check(evidence(one_outage(), both))
+    assert verdict.finding is Finding.VALID, verdict.summary
 
 
 def test_no_client_before_the_fault_is_unknown() -> None:
@@ -281,6 +293,25 @@ def test_an_unknown_kind_of_fault_is_measured_without_a_prediction() -> None:
     verdict = check(evidence(one_outage(), fault(5, 15, "gamma-rays", "everywhere")))
     assert verdict.finding is Finding.VALID
     assert verdict.claims == () and verdict.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "claims"),
+    [
+        ("switch-flap", "net1:500ms", ("NR-05",)),
+        ("nic-down", "zk1:net1", ("NR-03",)),
+        ("partition", "zk1 > zk2 port quorum", ("NR-08",)),
+        ("partition", "zk1 > zk2,zk3", ("NR-07",)),
+        ("partition", "zk1 | zk2,zk3", ()),
+        ("packets", "delay 200ms on net1", ("NR-06",)),
+        ("packets", "loss 50% on zk1:net1 out", ("NR-07",)),
+        ("packets", "loss 10% on net1", ("NR-06",)),
+        ("packets", "rate 1mbit on net1", ()),
+        ("disk", "zk1:full", ()),
+    ],
+)
+def test_what_a_fault_puts_to_the_test(kind: str, target: str, claims: tuple[str, ...]) -> None:
+    assert check(evidence(one_outage(), fault(5, 15, kind, target))).claims == claims
 
 
 def test_a_damaged_history_is_unknown() -> None:

@@ -1,5 +1,6 @@
 """Overlapping faults: after any sequence of cuts and releases, exactly what somebody still holds is broken."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.nemesis.holds import Hold, LinkHolds, ServerHolds
-from harness.testbed.handles import Link
+from harness.nemesis.holds import Hold, LimitHolds, LinkHolds, ServerHolds
+from harness.testbed.handles import Limits, Link
 from harness.topology.loader import load_topology
 from tests.unit.memory import MemoryTestbed, memory_ensemble
 
@@ -93,9 +94,9 @@ def test_several_links_are_cut_in_one_batch() -> None:
 
 SERVERS = [server.id for server in TOPOLOGY.servers]
 #: How each fault holds its servers: a fault is of one kind, from its injection to its end.
-HOW = (Hold.DOWN, Hold.DOWN, Hold.DOWN, Hold.PAUSED, Hold.PAUSED)
+HOW = (Hold.DOWN, Hold.DOWN, Hold.DOWN, Hold.PAUSED, Hold.PAUSED, Hold.RESTLESS)
 #: A fault's number, its server, and whether it is injected or healed.
-SERVER_STEPS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(SERVERS), st.booleans()))
+SERVER_STEPS = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(SERVERS), st.booleans()))
 
 
 @given(SERVER_STEPS)
@@ -118,6 +119,37 @@ def test_a_server_is_what_its_holders_say_at_every_moment(steps: list[tuple[int,
             for fault in list(faults):
                 holds.release(fault, server)
             assert testbed.living(f"zk{server}") == ["S"]
+
+
+#: Of two faults, a server, and the least that is allowed of each; None where a fault is healed.
+LIMIT_STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["zk1", "zk2"]),
+        st.none() | st.builds(Limits, st.none() | st.sampled_from([0.1, 0.5]), st.none() | st.sampled_from([100, 200])),
+    )
+)
+
+
+@given(LIMIT_STEPS)
+def test_of_all_limits_the_least_holds_at_every_moment(steps: list[tuple[int, str, Limits | None]]) -> None:
+    held: dict[str, dict[int, Limits]] = {"zk1": {}, "zk2": {}}
+    with contextlib.closing(MemoryTestbed(TOPOLOGY)) as testbed:
+        holds = LimitHolds(testbed)
+        for fault, host, limits in steps:
+            if limits is None:
+                held[host].pop(fault, None)
+                holds.release(fault, host)
+            else:
+                held[host][fault] = limits
+                holds.hold(fault, host, limits)
+            for one, theirs in held.items():
+                least = Limits(
+                    min((x.cpu for x in theirs.values() if x.cpu), default=None),
+                    min((x.memory for x in theirs.values() if x.memory), default=None),
+                )
+                assert testbed.limits.get(one, Limits()) == least
+                assert set(holds.held(one, but=fault)) == {x for f, x in theirs.items() if f != fault}
 
 
 def states(holders: set[Hold]) -> list[str]:

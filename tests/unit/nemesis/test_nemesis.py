@@ -16,6 +16,7 @@ from harness.history.records import Event, FaultAction, FaultEvent, ProbeEvent
 from harness.nemesis import nemesis as module
 from harness.nemesis.nemesis import Nemesis, _moments
 from harness.nemesis.plan import Step
+from harness.nemesis.process_fault import ProcessFault
 from harness.testbed.handles import Link
 from harness.topology.loader import load_topology
 from tests.unit.memory import MemoryTestbed, memory_ensemble
@@ -222,6 +223,21 @@ def test_stopping_early_heals_and_leaves_the_rest_out() -> None:
         assert not runner.is_alive()
         assert it.is_whole()
         assert it.story == life(0)
+
+
+@pytest.mark.parametrize(("settles", "healthy"), [(0.0, False), (5.0, True)])
+def test_a_target_is_given_time_to_look_healthy(monkeypatch: pytest.MonkeyPatch, settles: float, healthy: bool) -> None:
+    monkeypatch.setattr(module, "_BEFORE_TIMEOUT", 0.05)
+    monkeypatch.setattr(ProcessFault, "slow_to_settle", settles)
+    with world() as it:
+        it.testbed.silent.add("zk2")
+        answers_again = threading.Timer(0.4, it.testbed.silent.clear)
+        answers_again.start()
+        with it.nemesis.fault("kill", "zk2"):
+            answers_again.join()
+        looks = [moment for moment in it.story if moment.startswith("before")]
+        assert (looks[-1] == "before 0 False") is healthy
+        assert it.is_whole()
 
 
 def test_a_fault_that_does_not_bite_is_an_error_and_is_healed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from harness.nemesis.plan import Plan, expand
 from harness.nemesis.plan_loader import library_plans, load_plan, parse_plan
 
 DURATION = 'a number and a unit, such as "500ms", "10s", "1.5s", "2m" or "1h", at most 24h'
-KIND_WORDS = '"switch-down", "link-down", "kill", "pause", "restart"'
+KIND_WORDS = ", ".join(f'"{name}"' for name in KINDS)
 TITLE = 'title = "T"\n'
 
 
@@ -43,7 +43,8 @@ BROKEN = {
     "misspelled key": (
         TITLE + step("switch-down", 'swich = "net1"'),
         'x.toml:step[0].swich: unknown key "swich"; did you mean "switch"? '
-        "allowed keys: at, fault, for, switch, host, server",
+        "allowed keys: at, fault, for, switch, host, server, partition, packets, every, islands, stream, clock, disk, "
+        "damage, limit, expect",
     ),
     "unknown fault": (
         TITLE + step("kil", ZK1),
@@ -172,6 +173,43 @@ BROKEN = {
     "promise of nothing": (
         TITLE + 'expect.recovery_within = "0s"\n' + step("kill", ZK1),
         'x.toml:expect.recovery_within: found "0s"; allowed: more than 0s',
+    ),
+    "expects something unheard of": (
+        TITLE + 'expect.service = "survive"\n' + step("kill", ZK1),
+        'x.toml:expect.service: found "survive": this is nothing to expect. did you mean "survives"?; '
+        'allowed: "survives", "stops"',
+    ),
+    "expects a number": (
+        TITLE + step("kill", ZK1 + "\nexpect = 1"),
+        'x.toml:step[0].expect: found 1: this is nothing to expect.; allowed: "survives", "stops"',
+    ),
+    "survives without a budget": (
+        TITLE + 'expect.service = "survives"\n' + step("kill", ZK1),
+        'x.toml:expect.service: found "survives", and no budget; '
+        'say in [expect] after how long, as recovery_within = "8s"',
+    ),
+    "a step survives without a budget": (
+        TITLE + step("kill", ZK1 + '\nexpect = "survives"'),
+        'x.toml:step[0].expect: found "survives", and no budget; '
+        'say in [expect] after how long, as recovery_within = "8s"',
+    ),
+    "stops for too short a time": (
+        TITLE + 'expect.service = "stops"\n' + step("kill", ZK1, lasts="2s"),
+        "x.toml:step[0].for: kill of 2s is expected to stop the service; "
+        "a stop is only seen in a fault that lasts more than 2s",
+    ),
+    "drawn faults stop for too short a time": (
+        TITLE + drawn('count = 1\nexpect = "stops"', lasts='["500ms", "4s"]'),
+        "x.toml:random[0].for: kill of 500ms is expected to stop the service; "
+        "a stop is only seen in a fault that lasts more than 2s",
+    ),
+    "expects something of no time at all": (
+        TITLE + '[[step]]\nat = "1s"\nfault = "restart"\nserver = 1\nexpect = "survives"\n',
+        'x.toml:step[0].expect: "restart" does not last, so there is no time to expect something of',
+    ),
+    "expects something of nothing": (
+        TITLE + 'expect.service = "stops"\n[[step]]\nat = "1s"\nfault = "restart"\nserver = 1\n',
+        'x.toml:expect.service: found "stops", and no fault of the plan lasts',
     ),
     "several mistakes": (
         'title = ""\n' + step("kill", ZK1, at="soon"),

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.report.logs import MAX_LENGTH, MAX_LINES, WallClock, read_log
+from harness.history.folder import RunFolder
+from harness.history.records import FaultAction, FaultEvent
+from harness.report.logs import MAX_LENGTH, MAX_LINES, WallClock, read_log, server_logs
 from tests.unit.report.sample import log_text
 
 
@@ -84,3 +86,15 @@ def test_any_log_is_read_and_bounded(tmp_path: Path, items: list[tuple[str, str]
     path = tmp_path / "server.log"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     assert len(read_log(path, 1, "server.log").lines) <= MAX_LINES
+
+
+def test_a_clock_that_was_set_wrong_puts_nothing_on_the_axis(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for server in (1, 2, 3):
+        folder.server(server).create()
+        (folder.server(server).logs / "server.log").write_text(log_text(server), encoding="utf-8")
+    fault = FaultEvent(0, 0, FaultAction.INJECT, "clock", "zk1,zk3:ahead 5s", "all:ahead 5s")
+    other = FaultEvent(0, 1, FaultAction.INJECT, "kill", "zk2", "zk2")
+    logs = server_logs(folder, WallClock(0, 0, 0), [fault, other])
+    assert [log.own_clock for log in logs] == [True, False, True]
+    assert [all(line.when == line.wall for line in log.lines) for log in logs] == [True, False, True]

@@ -17,6 +17,7 @@ from harness.check.verdict import Finding, Judgement, Overall, Verdict, Witness
 from harness.errors import StorageFull
 from harness.history.folder import RunFolder
 from harness.history.records import FaultAction, FaultEvent, Measurement, Note, Phase, ProbeEvent
+from harness.history.scenario import Service
 from harness.report.page import MAX_PAGE_BYTES, write_report
 from tests.unit.report import sample
 
@@ -94,6 +95,16 @@ def test_a_broken_run_says_so_and_why(tmp_path: Path) -> None:
     assert "BROKEN : switch-down net1 could not be healed" in page.text
     assert "The run was aborted at 11.1 s; switch net1 died at 3.0 s and was never healed" in page.text
     assert "healed never" in page.text
+
+
+def test_what_a_plan_expects_stands_beside_what_came(tmp_path: Path) -> None:
+    run = sample.valid_run(tmp_path / "run")
+    run.folder.write_json(run.folder.scenario_file, sample.scenario(expected={0: Service.STOPS}))
+    stopped = Verdict("expectation", "It stops", Finding.VALID, "The service stopped under switch-down net1.")
+    page = report(sample.Run(run.folder, sample.with_verdicts(stopped)))
+    assert "Expected the service stops" in page.text
+    assert "expected the service stops writes stopped for" in page.text
+    assert "The service stopped under switch-down net1." in page.text
 
 
 def test_a_run_that_ended_before_it_began_has_a_page(tmp_path: Path) -> None:
