@@ -18,7 +18,7 @@ class Manner(StrEnum):
     LOSE = "lose"
 
 
-class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What becomes of packets that arrive at a host."""
 
     host: str

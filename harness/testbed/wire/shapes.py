@@ -16,7 +16,7 @@ class Spread(StrEnum):
     PARETONORMAL = "paretonormal"
 
 
-class Chain(msgspec.Struct, frozen=True):
+class Chain(msgspec.Struct, frozen=True, gc=False):
     """Loss that comes in bursts (Gilbert and Elliott): a path is good or bad, and may change with each packet."""
 
     to_bad: float
@@ -25,7 +25,7 @@ class Chain(msgspec.Struct, frozen=True):
     lost_in_good: float = 0.0
 
 
-class Effects(msgspec.Struct, frozen=True, omit_defaults=True):
+class Effects(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What becomes of packets that pass a NIC. Shares are from 0 to 1."""
 
     delay_ms: float = 0.0
@@ -51,7 +51,7 @@ class Side(StrEnum):
     IN = "in"
 
 
-class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
+class Shape(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What becomes of packets that go one way through one NIC."""
 
     host: str
