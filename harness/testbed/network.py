@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -23,15 +24,18 @@ from harness.testbed import kernel, wire
 from harness.testbed.filters import Filters, refusals
 from harness.testbed.islands import Splits, SwitchFilter
 from harness.testbed.looks import Looks
-from harness.testbed.netlink import Message, set_link
+from harness.testbed.netlink import Message, Refused, set_link
 from harness.testbed.nics import HostNics
 from harness.testbed.plant import Plant
 from harness.testbed.queues import Queues
 from harness.testbed.shaping import lacking
 from harness.testbed.spaces import Cable, Space, Surroundings
 
+#: A kernel without preemption gives the processor to nobody else, as the caller, before a call of `settle`'s is done.
+_PORTS_AT_ONCE = 8
 #: A port is named by its cable, and a switch not at all.
 _LinkMessage = tuple[Message, Cable | None]
+_Refusal = tuple[Refused, Cable | None]
 
 
 class Network:
@@ -122,6 +126,7 @@ class Network:
         space = self._plant.switches
         switches: list[_LinkMessage] = []
         ports: list[_LinkMessage] = []
+        behind: dict[Cable, Message] = {}
         for change in changes:
             cables = [c for c in self._plant.cables if c[1] == change.switch and change.host in (None, c[0])]
             if not cables or change.switch not in space.indexes:
@@ -137,17 +142,18 @@ class Network:
             for cable in cables:
                 if cable[0] not in change.but:
                     (self._cut.discard if change.up else self._cut.add)(cable)
-                    self._behind.pop(cable, None)
+                    behind.pop(cable, None)
                     # a container that does not run will find the cable as it is now
                     if (port := self._plant.ports.get(cable)) is None:
                         continue
                     message = set_link(port.index, up=change.up)
                     if dies:
-                        self._behind[cable] = message
+                        behind[cable] = message
                     else:
                         ports.append((message, cable))
-        # a bridge that is up before its ports costs the kernel a quarter less for each of them
-        self._send_links([*switches, *ports])
+        # what dies is silent now, and its ports follow; what is up before its ports costs the kernel a quarter less
+        self._behind = behind
+        self._check_sent(self._send_links([*switches, *ports]))
 
     def settle(self) -> None:
         """Do what is left of the last change: take the carrier of a dead switch's ports.
@@ -155,20 +161,29 @@ class Network:
         To be called between the answer to one request and the next request, so that nobody sees it half done.
 
         Raises:
-            Refused: the kernel refused.
+            Refused: the kernel refused one of them, while it is done for the others.
         """
         if not self._behind:
             return
+        os.sched_yield()  # the caller, who may be waiting for this very processor, has the answer first
         with self._breaking:
-            behind, self._behind = self._behind, {}
-            if not self._ending:  # else all of it has been given back already
-                self._send_links([(message, cable) for cable, message in behind.items()])
+            ports = [(message, cable) for cable, message in self._behind.items()]
+            self._behind = {}
+            if self._ending:
+                return  # all of it has been given back already
+            refused: list[_Refusal] = []
+            for start in range(0, len(ports), _PORTS_AT_ONCE):
+                refused += self._send_links(ports[start : start + _PORTS_AT_ONCE])
+            self._check_sent(refused)
 
-    def _send_links(self, batch: Sequence[_LinkMessage]) -> None:
-        for refused in self._plant.switches.route.send([message for message, _cable in batch]):
-            cable = batch[refused.index][1]
-            if cable is None or refused.errno != errno.ENODEV or self._plant.nowhere is None:
-                raise refused
+    def _send_links(self, batch: Sequence[_LinkMessage]) -> list[_Refusal]:
+        refused = self._plant.switches.route.send([message for message, _cable in batch])
+        return [(one, batch[one.index][1]) for one in refused]
+
+    def _check_sent(self, refused: Sequence[_Refusal]) -> None:
+        for problem, cable in refused:
+            if cable is None or problem.errno != errno.ENODEV or self._plant.nowhere is None:
+                raise problem
             self.leave(cable[0])  # the container has just ended, and its NICs with it
 
     def _set_engine_switch(self, space: Space, index: int, *, up: bool) -> None:
