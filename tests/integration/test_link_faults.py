@@ -42,7 +42,11 @@ EVERYTHING = every_path(TOPOLOGY)
 HOSTS = [host.host for host in TOPOLOGY.hosts]
 
 
-@pytest.fixture(scope="module", params=TESTBEDS)
+#: The helper does on an engine what the agent does, and other tests show that of less.
+PLACES = [pytest.param(kind, marks=[pytest.mark.long] if kind == "docker-helper" else []) for kind in TESTBEDS]
+
+
+@pytest.fixture(scope="module", params=PLACES)
 def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """A testbed with all its hosts."""
     kind, root, image = str(request.param), tmp_path_factory.mktemp("links"), ""
