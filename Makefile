@@ -33,7 +33,7 @@ IMAGE_ARGS ?=
 HOURS ?= 1
 SEED ?= 1
 
-.PHONY: help setup demo test faults mixtures lint chaos soak bench report image clean doctor
+.PHONY: help setup demo test faults lint chaos soak bench report image clean doctor
 
 help: ## list these commands
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,12 +52,9 @@ else
 		$(if $(JUNIT),--junitxml=$(JUNIT)/rest.xml)
 endif
 
-faults: setup ## each fault alone and in mixtures, proved, on this kernel and every kind in a user-mode one (15 minutes)
-	$(BIN)/pytest tests -m "long and not nightly" $(TWO_AT_ONCE) $(PYTEST_ARGS) \
+faults: setup ## each fault alone and in mixtures, proved, on this kernel and in a user-mode one (20 minutes)
+	$(BIN)/pytest tests -m long $(TWO_AT_ONCE) $(PYTEST_ARGS) \
 		$(if $(JUNIT),--junitxml=$(JUNIT)/faults.xml)
-
-mixtures: setup ## the mixtures of faults in a user-mode kernel, which are not steady there yet (10 minutes)
-	$(BIN)/pytest tests -m nightly $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy, as strict as in CI
 	$(BIN)/ruff check

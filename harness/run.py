@@ -24,10 +24,12 @@ from harness.nemesis import limit_fault, partition_fault, split_fault
 from harness.nemesis.nemesis import Nemesis
 from harness.nemesis.packets_fault import refuse_steps
 from harness.nemesis.plan import Step
-from harness.scenario import Request
+from harness.overtime import OVERTIME_S, wait_for_plan
+from harness.scenario import GUEST_PATIENCE, Request
 from harness.stage.make import make_stage
 from harness.topology.model import Topology
 from harness.toxiproxy.proxies import Proxies
+from harness.usermode.machine import inside
 from harness.zookeeper.ensemble import Ensemble
 from harness.zookeeper.monitor import Monitor
 
@@ -98,6 +100,7 @@ class Run:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.scenario, self.topology = scenario, topology
+        self._patience = GUEST_PATIENCE if inside() else 1.0
         self._stack = contextlib.ExitStack()
         self._stage = make_stage(
             scenario.testbed, topology, root, tell, attached=scenario.attached, prepared=scenario.prepared
@@ -129,7 +132,9 @@ class Run:
         self.ensemble = Ensemble(self.testbed, self.topology, self.folder, self._stage.starter, self.record)
         self.monitor = Monitor(self.ensemble, self.record)
         self.proxies = self._make_proxies()
-        self.nemesis = Nemesis(self.ensemble, self.record, seed=self.scenario.seed, proxies=self.proxies)
+        self.nemesis = Nemesis(
+            self.ensemble, self.record, seed=self.scenario.seed, proxies=self.proxies, patience=self._patience
+        )
         self.load = self.new_load(self.scenario, 1)
         if with_load:
             self.load.launch()
@@ -173,23 +178,20 @@ class Run:
         self.load.settle()  # whoever was never served cannot be seen to recover
         start = time.monotonic_ns()
         self.record.phase("load", f"{request.scenario.load.clients} clients, {request.scenario.load.rate:g} per second")
+        deadline = start / 1e9 + request.scenario.duration_s
         executor = ThreadPoolExecutor(1, thread_name_prefix="zkchaos-nemesis")
         plan = executor.submit(self.nemesis.carry_out, request.schedule, start=start)
         try:
-            deadline = start / 1e9 + request.scenario.duration_s
-            while (left := deadline - time.monotonic()) > 0 and self.record.problem is None:
-                if not plan.done():
-                    wait([plan], timeout=min(left, 0.1))
-                elif plan.exception() is None:
-                    time.sleep(min(left, 0.1))
-                else:
-                    break
+            wait_for_plan(plan, deadline, OVERTIME_S * self._patience, lambda: self.record.problem is not None)
+            late = time.monotonic() > deadline + 1
         finally:
             self.nemesis.stop()
             # not Thread.join: one that Ctrl-C interrupts takes its thread for ended (CPython issue 90882)
             wait([plan])
             executor.shutdown(wait=False)
         plan.result()
+        if late:
+            self.load.settle()  # the end of the plan, in which clients come back, is over already
         if self.record.problem is not None:
             raise self.record.problem
         self.finish()

@@ -30,8 +30,9 @@ MAX_PATHS = 10_000
 #: Operations per second in a user-mode kernel, if not said otherwise: a process takes many times longer there, and a
 #: load that cannot be carried would hide what a fault does.
 GUEST_RATE = 50.0
-#: For the same reason recovery may take so many times longer there than a plan allows it.
-GUEST_PATIENCE = 2.0
+#: For the same reason recovery may take so many times longer there than a plan allows it, and everything that is waited
+#: for.
+GUEST_PATIENCE = 3.0
 
 
 @dataclass(frozen=True)

@@ -297,7 +297,7 @@ def _outage_words(recovery: FaultRecovery) -> str:
     if outage.end is None:
         return f"No write at all was answered in the last {recovery.write_outage_s:.2f} s of the load."
     kept_on = recovery.healed is not None and outage.end > recovery.healed and outage.start < recovery.healed
-    tail = ", and none until the fault was healed" if kept_on else ""
+    tail = ", until after the fault was healed" if kept_on else ""
     return f"No write at all was answered for {recovery.write_outage_s:.2f} s{tail}."
 
 

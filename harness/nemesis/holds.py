@@ -107,6 +107,10 @@ class RuleHolds:
         self._testbed.set_rules([rule for rules in self._holds.values() for rule in rules])
 
 
+#: What is left for a queue to do where filters do it all.
+_NOTHING = Effects()
+
+
 class ShapeHolds:
     """Which shapes packets have, and for which faults (by id).
 
@@ -168,7 +172,7 @@ class ShapeHolds:
             for fault, shapes in self._holds.items()
             for s in shapes
         ]
-        self._testbed.set_shapes(combine(s for s in queued if s.effects != Effects()))
+        self._testbed.set_shapes(combine(s for s in queued if s.effects != _NOTHING))
 
     def _lossy_rules(self, shapes: Iterable[Shape]) -> list[Rule]:
         return [

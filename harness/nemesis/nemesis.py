@@ -61,10 +61,13 @@ class Nemesis:
         record: takes the events.
         seed: decides what `random`, `a follower`, `minority` and `majority` mean.
         proxies: those that streams pass, where the topology has some.
+        patience: how many times longer than on a usual machine everything may take until it is seen.
     """
 
-    def __init__(self, ensemble: Ensemble, record: Record, *, seed: int, proxies: Proxies | None = None) -> None:
-        self._ensemble, self._record = ensemble, record
+    def __init__(
+        self, ensemble: Ensemble, record: Record, *, seed: int, proxies: Proxies | None = None, patience: float = 1.0
+    ) -> None:
+        self._ensemble, self._record, self._patience = ensemble, record, patience
         self._world = World.of(ensemble, proxies)
         self._random = Random(f"{seed}/targets")
         self._active: dict[int, _Active] = {}
@@ -217,7 +220,7 @@ class Nemesis:
         while self._probe(active, "before") is not False and not self._stopping.is_set():
             healing = [other for other in self._active.values() if other.healing_since is not None]
             patience = (_AFTERMATH_TIMEOUT if healing else _BEFORE_TIMEOUT) + active.fault.slow_to_settle
-            if time.monotonic() - begun > patience:
+            if time.monotonic() - begun > patience * self._patience:
                 return
             for other in healing:
                 self._check_healed(other)
@@ -225,7 +228,7 @@ class Nemesis:
             self._stopping.wait(_POLL)
 
     def _prove_bite(self, active: _Active) -> None:
-        patience = _BITE_TIMEOUT + active.fault.slow_to_bite
+        patience = (_BITE_TIMEOUT + active.fault.slow_to_bite) * self._patience
         deadline = time.monotonic() + patience
         while self._probe(active, "during") is not True:
             if time.monotonic() > deadline:
@@ -247,7 +250,7 @@ class Nemesis:
         probe = active.fault.probe()
         if probe.bites is not False:
             since = active.healing_since or 0.0
-            patience = _HEAL_TIMEOUT + active.fault.slow_to_heal
+            patience = (_HEAL_TIMEOUT + active.fault.slow_to_heal) * self._patience
             if time.monotonic() - since > patience:
                 what = f"the fault did not heal within {patience:g} s: {probe.summary}"
                 self._tell(active, FaultAction.FAILED, what)
@@ -292,7 +295,7 @@ class Nemesis:
 
         What is to be healed meanwhile is healed: it may be why there is none.
         """
-        deadline = time.monotonic() + _LEADER_TIMEOUT
+        deadline = time.monotonic() + _LEADER_TIMEOUT * self._patience
         while (leader := self._ensemble.leader()) is None and time.monotonic() < deadline:
             self._heal_what_is_due()
             time.sleep(_POLL)

@@ -129,14 +129,17 @@ def combine(shapes: Iterable[Shape]) -> tuple[Shape, ...]:
     Raises:
         ValueError: two of them cannot hold at once.
     """
-    found: dict[_Way, list[Effects]] = {}
+    found: dict[_Way, list[Shape]] = {}
     for shape in shapes:
-        found.setdefault((shape.host, shape.switch, shape.side, shape.peer), []).append(shape.effects)
+        found.setdefault((shape.host, shape.switch, shape.side, shape.peer), []).append(shape)
     combined: list[Shape] = []
-    for (host, switch, side, peer), effects in found.items():
-        for_all = found.get((host, switch, side, None), []) if peer is not None else []
+    for (host, switch, side, peer), some in found.items():
+        for_all = found.get((host, switch, side, None), ()) if peer is not None else ()
+        if len(some) == 1 and not for_all:
+            combined += some
+            continue
         try:
-            merged = effects[0] if len(effects) == 1 and not for_all else merge([*effects, *for_all])
+            merged = merge([shape.effects for shape in (*some, *for_all)])
         except ValueError as problem:
             raise ValueError(f"{problem}: {host}:{switch} {side.value}") from None
         combined.append(Shape(host, switch, side, merged, peer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,10 +71,14 @@ def _faults(faults: Sequence[FaultStory], axis: TimeAxis) -> str:
             f"{what_happened(f)} at {instant(axis.seconds(f.injected or f.began))} {how_long(f)}".rstrip()
             for f in faults
         )
-    kinds = [f"{sum(f.kind == kind for f in faults)} times {kind}" for kind in dict.fromkeys(f.kind for f in faults)]
+    kinds = [f"{kind} {_times(number)}" for kind, number in Counter(f.kind for f in faults).items()]
     last = max(f.healed or f.began for f in faults)
     begin = instant(axis.seconds(min(f.began for f in faults)))
     return f"{len(faults)} faults between {begin} and {instant(axis.seconds(last))} ({listing(kinds, most=6)})"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else "twice" if number == 2 else f"{count(number)} times"
 
 
 def _effects(material: Material, faults: Sequence[FaultStory]) -> list[str]:

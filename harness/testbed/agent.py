@@ -13,23 +13,19 @@ standard input (see `relay`), whose end is the caller's, and what it starts on a
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-
-from harness.errors import NamespacesForbidden, TestbedError
+from harness.errors import NamespacesForbidden
 from harness.testbed import kernel, wire
 from harness.testbed.network import Network
-from harness.testbed.processes import Processes
 from harness.testbed.relay import PipeStream, Relay
+from harness.testbed.serving import Server
 from harness.testbed.spaces import Surroundings
 
 #: How long an agent in a helper container may take to end, seconds; then it is killed.
@@ -175,113 +171,6 @@ def _end_with(descriptor: int, guardians: tuple[int, ...], network: Network) -> 
     poller.poll()
     network.restore()
     os._exit(0)
-
-
-class Server:
-    """Answers requests, one after the other."""
-
-    def __init__(self, connection: socket.socket, network: Network) -> None:
-        self._connection = connection
-        self._network = network
-        self._processes = Processes(self._network)
-
-    def serve(self) -> None:
-        """Until the socket ends; ended children are reaped in between."""
-        wake, woken = socket.socketpair()
-        for end in (wake, woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(woken.fileno())
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        poller = select.poll()
-        poller.register(self._connection.fileno(), select.POLLIN)
-        poller.register(wake.fileno(), select.POLLIN)
-        while True:
-            for descriptor, _event in poller.poll():
-                if descriptor == wake.fileno():
-                    wake.recv(4096)
-                    self._processes.reap()
-                else:
-                    self._answer_one()
-
-    def _answer_one(self) -> None:
-        body, _descriptor = wire.receive(self._connection)
-        carried: socket.socket | None = None
-        reply: wire.Reply
-        try:
-            reply, carried = self._carry_out(wire.REQUESTS.decode(body))
-        except TestbedError as problem:
-            reply = wire.Failed("TestbedError", problem.what, problem.where, problem.cause, problem.next_step)
-        except NetlinkError as problem:
-            reply = wire.Failed("TestbedError", f"the kernel refused: {problem}", errno=int(problem.code))
-        except OSError as problem:
-            cause = "the process has no descriptors left" if problem.errno == errno.EMFILE else ""
-            reply = wire.Failed(
-                "TestbedError", f"the kernel refused: {problem.strerror}", cause=cause, errno=problem.errno or 0
-            )
-        try:
-            wire.send(self._connection, reply, carried.fileno() if carried else None)
-        finally:
-            if carried:
-                carried.close()
-
-    def _carry_out(self, request: wire.Request) -> tuple[wire.Reply, socket.socket | None]:
-        match request:
-            case wire.Spawn():
-                return self._processes.spawn(request)
-            case wire.OpenSocket():
-                return wire.SocketOpened(), self._network.connecting(request.host, request.address, request.port)
-            case wire.GetLinks() | wire.Reach() | wire.GetProcesses() | wire.GetStates():
-                return self._look(request), None
-            case wire.GetLacking() | wire.GetTrains() | wire.GetNics():
-                return self._look(request), None
-            case _:
-                started = time.monotonic_ns()
-                self._change(request)
-                return wire.Done(started, time.monotonic_ns()), None
-
-    def _look(self, request: wire.Look) -> wire.Reply:
-        reply: wire.Reply
-        match request:
-            case wire.GetLinks():
-                reply = wire.Links(self._network.looks.links())
-            case wire.GetNics():
-                reply = wire.Nics(self._network.looks.nics(request.switches))
-            case wire.Reach():
-                reply = wire.Paths(self._network.looks.reach(request))
-            case wire.GetLacking():
-                reply = wire.Lacking(self._network.lacking())
-            case wire.GetTrains():
-                reply = wire.Trains(self._network.looks.arrivals())
-            case wire.GetProcesses():
-                reply = wire.Processes(self._processes.states())
-            case wire.GetStates():
-                reply = wire.States(tuple(map(self._network.surroundings.state_of, request.pids)))
-        return reply
-
-    def _change(self, request: wire.Change) -> None:
-        match request:
-            case wire.Build():
-                self._network.build(request)
-            case wire.Join():
-                self._network.join(request.host, request.pid)
-            case wire.Leave():
-                self._network.leave(request.host)
-            case wire.SetLinks():
-                self._network.set_links(request.changes)
-            case wire.SetNics():
-                self._network.set_nics(request.changes)
-            case wire.SetSplits():
-                self._network.set_splits(request.splits)
-            case wire.SetRules():
-                self._network.set_rules(request.rules)
-            case wire.SetShapes():
-                self._network.set_shapes(request.shapes)
-            case wire.StartTrains():
-                self._network.looks.send_trains(request)
-            case wire.Signal():
-                self._processes.signal(request)
-            case wire.Enclose():
-                self._processes.enclose(request)
 
 
 if __name__ == "__main__":

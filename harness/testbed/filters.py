@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 
 from harness.testbed import wire
 from harness.testbed.iptables import RefusingTable
-from harness.testbed.nft import ADDRESSES_ONLY, BRIDGE, IPV4, Group, Table, key
+from harness.testbed.nft import ADDRESSES_ONLY, BRIDGE, IPV4, Group, Table, key, packed, packed_port
 from harness.testbed.spaces import Cable
 from harness.testbed.wire import Manner
 
@@ -25,8 +25,6 @@ from harness.testbed.wire import Manner
 _UNKNOWN_FAMILY = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 #: Lets the thread stand on a host, or with the switches (None).
 Stand = Callable[[str | None], AbstractContextManager[None]]
-#: Which share of packets has which fate, by the fate and their key.
-_Fates = dict[tuple[Manner, bytes], float]
 
 
 class Filters:
@@ -42,6 +40,8 @@ class Filters:
         self._rules: tuple[wire.Rule, ...] = ()
         self._switches: Table | None = None
         self._hosts: dict[str, HostFilter] = {}
+        #: As they are until somebody joins with others.
+        self._addresses: _Addresses | None = None
 
     def set(self, rules: Sequence[wire.Rule], cables: Mapping[Cable, wire.NicSpec]) -> None:
         """Let these rules hold and no others.
@@ -62,27 +62,26 @@ class Filters:
         Raises:
             OSError: the kernel refused.
         """
+        self._addresses = None
         if self._rules:
             self._apply(cables)
 
     def _apply(self, cables: Mapping[Cable, wire.NicSpec]) -> None:
-        addresses: dict[str, list[tuple[str, str]]] = {}
-        switch_of: dict[str, str] = {}
-        for (host, switch), nic in cables.items():
-            addresses.setdefault(host, []).append((switch, nic.address))
-            switch_of[nic.address] = switch
-        passing, refused = _fates(self._rules, addresses, switch_of)
+        if self._addresses is None:
+            self._addresses = _Addresses(cables)
+        fates = _Fates(self._rules, self._addresses)
+        passing = fates.passing()
         if passing or self._switches is not None:
             if self._switches is None:
                 with self._stand(None):
                     self._switches = Table(BRIDGE)
-            self._switches.set(_groups(passing))
-        for host in addresses:
-            if (host in refused or host in self._hosts) and self._is_up(host):
+            self._switches.set(passing)
+        for host in {**self._hosts, **fates.refused}:
+            if self._is_up(host):
                 if host not in self._hosts:
                     with self._stand(host):
                         self._hosts[host] = HostFilter()
-                self._hosts[host].set(_groups(refused.get(host, {})))
+                self._hosts[host].set(fates.refused_by(host))
 
     def forget(self, host: str) -> None:
         """A host has gone, and its filter with it."""
@@ -125,36 +124,65 @@ class HostFilter:
             table.close()
 
 
-def _fates(
-    rules: Iterable[wire.Rule], addresses: Mapping[str, list[tuple[str, str]]], switch_of: Mapping[str, str]
-) -> tuple[_Fates, dict[str, _Fates]]:
+class _Addresses:
+    """Who has which address, as it stands in a packet."""
+
+    def __init__(self, cables: Mapping[Cable, wire.NicSpec]) -> None:
+        #: By address: its switch, and its bytes.
+        self.sources: dict[str, tuple[str | None, bytes]] = {}
+        #: By host and switch, or None for all of a host's.
+        self.of: dict[tuple[str, str | None], list[bytes]] = {}
+        for (host, switch), nic in cables.items():
+            address = packed(nic.address)
+            self.sources[nic.address] = switch, address
+            self.of.setdefault((host, switch), []).append(address)
+            self.of.setdefault((host, None), []).append(address)
+
+
+class _Fates:
     """What becomes of packets: of those that vanish, and by host of those that are refused.
 
-    Of several that lose the same packets by chance, each has its own chance.
+    Of several rules that lose the same packets by chance, each has its own chance.
     """
-    passing: _Fates = {}
-    refused: dict[str, _Fates] = {}
-    for rule in rules:
-        switch = switch_of.get(rule.source)
-        for other, address in addresses.get(rule.host, ()):
-            if switch is not None and other != switch:
-                continue
-            fate = (rule.manner, key(rule.source, address, rule.port))
-            if rule.manner is Manner.REJECT:
-                refused.setdefault(rule.host, {})[fate] = 1.0
-            elif rule.manner is Manner.LOSE:
-                passing[fate] = 1 - (1 - passing.get(fate, 0.0)) * (1 - rule.share)
-            else:
-                passing[fate] = 1.0
-    return passing, refused
+
+    def __init__(self, rules: Iterable[wire.Rule], addresses: _Addresses) -> None:
+        self._dropped: dict[bytes, None] = {}
+        self._lost: dict[bytes, float] = {}
+        self.refused: dict[str, dict[bytes, None]] = {}
+        # there may be thousands of rules, so nothing is made for each of them but its keys
+        sources, of = addresses.sources, addresses.of
+        for rule in rules:
+            host, manner = rule.host, rule.manner
+            switch, source = sources.get(rule.source) or (None, packed(rule.source))
+            for address in of.get((host, switch), ()):
+                one = source + address if rule.port is None else source + address + packed_port(rule.port)
+                if manner is Manner.DROP:
+                    self._dropped[one] = None
+                elif manner is Manner.REJECT:
+                    self.refused.setdefault(host, {})[one] = None
+                else:
+                    self._lost[one] = 1 - (1 - self._lost.get(one, 0.0)) * (1 - rule.share)
+
+    def passing(self) -> list[Group]:
+        """Of packets that pass a switch."""
+        by_share: dict[float, list[bytes]] = {}
+        for packets, share in self._lost.items():
+            by_share.setdefault(share, []).append(packets)
+        groups = _groups(Manner.DROP, self._dropped)
+        for share, some in by_share.items():
+            groups += _groups(Manner.LOSE, some, share)
+        return groups
+
+    def refused_by(self, host: str) -> list[Group]:
+        """Of packets that arrive at a host."""
+        return _groups(Manner.REJECT, self.refused.get(host, ()))
 
 
-def _groups(fates: _Fates) -> tuple[Group, ...]:
+def _groups(manner: Manner, keys: Iterable[bytes], share: float = 1.0) -> list[Group]:
     """Those that share a fate; keys with a port are longer, and in a set of their own."""
-    keys: dict[tuple[Manner, bool, float], list[bytes]] = {}
-    for (manner, place), share in fates.items():
-        keys.setdefault((manner, len(place) > ADDRESSES_ONLY, share), []).append(place)
-    return tuple(Group(manner, tuple(some), port, share) for (manner, port, share), some in keys.items())
+    short = tuple(some for some in keys if len(some) == ADDRESSES_ONLY)
+    long = tuple(some for some in keys if len(some) > ADDRESSES_ONLY)
+    return [Group(manner, some, port, share) for some, port in ((short, False), (long, True)) if some]
 
 
 def refusals() -> dict[str, str]:

@@ -1,15 +1,19 @@
 """The agent's network: what it is made of, how it breaks, and how it is given back.
 
 A switch that dies takes the carrier of all its ports with it, as a switch without power does; a cable that is cut takes
-one. What shall be broken is remembered, so that a container that starts meanwhile finds it so.
+one. The dying bridge is set down first, which silences all of its ports in one call of the kernel's; the carriers go
+one by one, as the kernel does it, right behind the answer (`settle`) and before anything else is asked. What shall be
+broken is remembered, so that a container that starts meanwhile finds it so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from pyroute2 import IPRoute
@@ -20,12 +24,18 @@ from harness.testbed import kernel, wire
 from harness.testbed.filters import Filters, refusals
 from harness.testbed.islands import Splits, SwitchFilter
 from harness.testbed.looks import Looks
-from harness.testbed.netlink import Message, set_link
+from harness.testbed.netlink import Message, Refused, set_link
 from harness.testbed.nics import HostNics
 from harness.testbed.plant import Plant
 from harness.testbed.queues import Queues
 from harness.testbed.shaping import lacking
 from harness.testbed.spaces import Cable, Space, Surroundings
+
+#: A kernel without preemption gives the processor to nobody else, as the caller, before a call of `settle`'s is done.
+_PORTS_AT_ONCE = 8
+#: A port is named by its cable, and a switch not at all.
+_LinkMessage = tuple[Message, Cable | None]
+_Refusal = tuple[Refused, Cable | None]
 
 
 class Network:
@@ -46,6 +56,8 @@ class Network:
         # The thread that ends the agent restores what the main thread may be cutting right now.
         self._breaking = threading.Lock()
         self._ending = False
+        #: What `settle` has to do: ports that lose their carrier because their switch has died.
+        self._behind: dict[Cable, Message] = {}
 
     # --- making it -----------------------------------------------------------------------------------------
 
@@ -105,40 +117,74 @@ class Network:
     # --- breaking it ----------------------------------------------------------------------------------------
 
     def set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
-        """Cut and restore, in one go. Idempotent."""
+        """Cut and restore, in one go; nothing passes a dead switch, whose ports are for `settle` to do. Idempotent."""
         with self._breaking:
             if not self._ending:
                 self._set_links(changes)
 
     def _set_links(self, changes: tuple[wire.LinkChange, ...]) -> None:
         space = self._plant.switches
-        # a bridge that is up first, and down last, costs the kernel a quarter less for each of its ports
-        ups: list[tuple[Message, Cable | None]] = []
-        downs: list[tuple[Message, Cable | None]] = []
-        ports: list[tuple[Message, Cable | None]] = []
+        switches: list[_LinkMessage] = []
+        ports: list[_LinkMessage] = []
+        behind: dict[Cable, Message] = {}
         for change in changes:
             cables = [c for c in self._plant.cables if c[1] == change.switch and change.host in (None, c[0])]
             if not cables or change.switch not in space.indexes:
                 raise TestbedError("there is no such link", where=f"{change.host or '*'}:{change.switch}")
+            dies = change.host is None and not change.up
             if change.host is None:
                 index = space.indexes[change.switch]
                 (self._cut_switches.discard if change.up else self._cut_switches.add)(index)
                 if index in self._plant.bridges:
                     self._set_engine_switch(space, index, up=change.up)
                 else:
-                    (ups if change.up else downs).append((set_link(index, up=change.up), None))
+                    switches.append((set_link(index, up=change.up), None))
             for cable in cables:
                 if cable[0] not in change.but:
                     (self._cut.discard if change.up else self._cut.add)(cable)
+                    behind.pop(cable, None)
                     # a container that does not run will find the cable as it is now
-                    if (port := self._plant.ports.get(cable)) is not None:
-                        ports.append((set_link(port.index, up=change.up), cable))
-        batch = [*ups, *ports, *downs]
-        for refused in space.route.send([message for message, _owner in batch]):
-            owner = batch[refused.index][1]
-            if owner is None or refused.errno != errno.ENODEV or self._plant.nowhere is None:
-                raise refused
-            self.leave(owner[0])  # the container has just ended, and its NICs with it
+                    if (port := self._plant.ports.get(cable)) is None:
+                        continue
+                    message = set_link(port.index, up=change.up)
+                    if dies:
+                        behind[cable] = message
+                    else:
+                        ports.append((message, cable))
+        # what dies is silent now, and its ports follow; what is up before its ports costs the kernel a quarter less
+        self._behind = behind
+        self._check_sent(self._send_links([*switches, *ports]))
+
+    def settle(self) -> None:
+        """Do what is left of the last change: take the carrier of a dead switch's ports.
+
+        To be called between the answer to one request and the next request, so that nobody sees it half done.
+
+        Raises:
+            Refused: the kernel refused one of them, while it is done for the others.
+        """
+        if not self._behind:
+            return
+        os.sched_yield()  # the caller, who may be waiting for this very processor, has the answer first
+        with self._breaking:
+            ports = [(message, cable) for cable, message in self._behind.items()]
+            self._behind = {}
+            if self._ending:
+                return  # all of it has been given back already
+            refused: list[_Refusal] = []
+            for start in range(0, len(ports), _PORTS_AT_ONCE):
+                refused += self._send_links(ports[start : start + _PORTS_AT_ONCE])
+            self._check_sent(refused)
+
+    def _send_links(self, batch: Sequence[_LinkMessage]) -> list[_Refusal]:
+        refused = self._plant.switches.route.send([message for message, _cable in batch])
+        return [(one, batch[one.index][1]) for one in refused]
+
+    def _check_sent(self, refused: Sequence[_Refusal]) -> None:
+        for problem, cable in refused:
+            if cable is None or problem.errno != errno.ENODEV or self._plant.nowhere is None:
+                raise problem
+            self.leave(cable[0])  # the container has just ended, and its NICs with it
 
     def _set_engine_switch(self, space: Space, index: int, *, up: bool) -> None:
         with self._plant.standing(None):

@@ -75,11 +75,17 @@ class Group:
 
 def key(source: str, destination: str, port: int | None) -> bytes:
     """What packets from an address to another (and to a port of TCP) have in their headers."""
-    addresses = _packed(source) + _packed(destination)
-    return addresses if port is None else addresses + struct.pack(">HH", port, 0)
+    return packed(source) + packed(destination) + (b"" if port is None else packed_port(port))
 
 
-_packed = lru_cache(maxsize=4096)(socket.inet_aton)
+def packed(address: str) -> bytes:
+    """An address as it stands in a header, and so in a key."""
+    return socket.inet_aton(address)
+
+
+def packed_port(port: int) -> bytes:
+    """A port of TCP as it ends a key."""
+    return struct.pack(">HH", port, 0)
 
 
 class Table:

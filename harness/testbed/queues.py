@@ -13,6 +13,7 @@ from harness.testbed.spaces import Cable, Space
 
 #: One direction through a NIC.
 _Way = tuple[Cable, wire.Side]
+_UNTOUCHED: dict[str | None, wire.Effects] = {}
 #: Finds the interface that packets leave by, and its namespace; None while it is not there.
 WayOut = Callable[[Cable, wire.Side], tuple[Space, int] | None]
 
@@ -48,13 +49,15 @@ class Queues:
             OSError: the kernel refused.
         """
         batches: dict[Channel, tuple[list[Message], list[_Way]]] = {}
-        for way in dict.fromkeys((*self._wanted, *self._shapers)):
-            if only not in (None, way[0][0]) or (found := self._way_out(*way)) is None:
+        # a fault may mean a hundred of them: nothing is done for each that could be done once
+        for way in {**self._wanted, **self._shapers}:
+            cable, side = way
+            if (only is not None and only != cable[0]) or (found := self._way_out(cable, side)) is None:
                 continue
             space, index = found
-            if way not in self._shapers:
-                self._shapers[way] = Shaper(index, way[1])
-            if messages := self._shapers[way].change(self._wanted.get(way, {})):
+            if (shaper := self._shapers.get(way)) is None:
+                shaper = self._shapers[way] = Shaper(index, side)
+            if messages := shaper.change(self._wanted.get(way, _UNTOUCHED)):
                 batch, ways = batches.setdefault(space.route, ([], []))
                 batch += messages
                 ways += [way] * len(messages)
@@ -62,7 +65,7 @@ class Queues:
         for channel, (batch, ways) in batches.items():
             refused = {ways[r.index]: r for r in reversed(channel.send(batch))}
             for way in dict.fromkeys(ways):
-                if way not in refused:
+                if not refused or way not in refused:
                     self._shapers[way].changed()
                 elif refused[way].errno == errno.ENODEV:
                     gone.add(way[0][0])

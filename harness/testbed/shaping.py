@@ -67,17 +67,22 @@ class Shaper:
     def change(self, treatments: Treatments) -> list[Message]:
         """What lets packets be treated so, in this order; nothing where that is so already.
 
+        `treatments` is kept, and nobody changes it afterwards.
         Where the same queue has other numbers now, those who wait in it stay; else they are lost.
         """
         former = self._treatments
         if treatments == former:
             return []
-        stays = bool(former) and _only_queue(treatments) == _only_queue(former or {}) != ""
-        messages = [] if stays or former == {} else [remove(self._index)]
-        self._treatments, self._asked = None, dict(treatments)
-        if set(treatments) == {None}:
-            return [*messages, self._queue(treatments[None], _ROOT, _ROOT_HANDLE)]
-        return [*messages, *self._sorted(treatments)] if treatments else messages
+        self._treatments, self._asked = None, treatments
+        whole = _for_all(treatments)
+        messages: list[Message] = []
+        if former is None or (former and not _same_kind(whole, _for_all(former))):
+            messages.append(remove(self._index))
+        if whole is not None:
+            messages.append(self._queue(whole, _ROOT, _ROOT_HANDLE))
+        elif treatments:
+            messages += self._sorted(treatments)
+        return messages
 
     def changed(self) -> None:
         """The kernel has done all of the last change."""
@@ -112,9 +117,13 @@ class Shaper:
         return _message(_NEW_FILTER, place, "u32", options, CREATE | EXCLUSIVE)
 
 
-def _only_queue(treatments: Treatments) -> str:
-    """Which queue it is, where all packets of an interface are in the same one."""
-    return kind_of(treatments[None]) if set(treatments) == {None} else ""
+def _for_all(treatments: Treatments) -> Effects | None:
+    """What all packets of an interface suffer, where they are in the same queue."""
+    return treatments.get(None) if len(treatments) == 1 else None
+
+
+def _same_kind(one: Effects | None, other: Effects | None) -> bool:
+    return one is not None and other is not None and kind_of(one) == kind_of(other)
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,9 @@ import subprocess
 import sys
 import time
 
+#: How long the processors are watched before one is chosen, seconds.
+_LOOK_S = 0.1
+
 
 def keep(deadline_s: float, farewell_s: float, caller: int, command: list[str]) -> int:
     """Run the kernel to its end, or to the deadline.
@@ -34,6 +37,7 @@ def keep(deadline_s: float, farewell_s: float, caller: int, command: list[str]) 
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # from now on it ends the kernel first
+    _stay_on_one_processor()
     kernel = subprocess.Popen(command, pass_fds=inherited)
     for descriptor in inherited:
         os.close(descriptor)  # or nobody would ever see the end of a pipe
@@ -67,6 +71,31 @@ def _is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _stay_on_one_processor() -> None:
+    """Take the processor that has the least to do, for good, and let the kernel inherit that.
+
+    The kernel has one processor, and hands it to the processes in it and back at each of their calls. Where the two
+    ends stand on different ones, somebody has to be woken each time: measured, all takes four to five times as long.
+    """
+    allowed = os.sched_getaffinity(0)
+    before = _idle()
+    time.sleep(_LOOK_S)  # the length of the look
+    idle = {number: ticks - before.get(number, 0) for number, ticks in _idle().items() if number in allowed}
+    if idle:
+        with contextlib.suppress(OSError):  # forbidden where this is one container among others: then it is slow
+            os.sched_setaffinity(0, {max(idle, key=lambda number: idle[number])})
+
+
+def _idle() -> dict[int, int]:
+    """How long each processor has had nothing to do since the boot, in ticks; nothing where nobody says it."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123  # pathlib costs 10 ms
+            rows = [line.split() for line in file if line.startswith("cpu")]
+    except OSError:
+        return {}
+    return {int(row[0][3:]): int(row[4]) for row in rows if row[0] != "cpu"}
 
 
 def _kill(kernel: subprocess.Popen[bytes]) -> None:

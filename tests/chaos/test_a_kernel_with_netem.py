@@ -18,9 +18,7 @@ THERE = {"namespaces", "java", "netem", "fuse", "cgroups"}
 FROM_HERE = {"faketime", "toxiproxy", "zookeeper", "distributions"}
 
 
-# A guest of one slow processor is not yet equal to every mixture: of 14, about one in ten is broken, because a server
-# takes too long to be healthy again. Until it is, CI performs these on the machine's own kernel only.
-@pytest.mark.parametrize("part", [pytest.param("test_mixtures.py", marks=pytest.mark.nightly), "test_every_fault.py"])
+@pytest.mark.parametrize("part", ["test_mixtures.py", "test_every_fault.py"])
 def test_all_of_it(part: str, usermode: None, java: None, tmp_path: Path) -> None:
     if inside():
         pytest.skip("this is that kernel")

@@ -148,17 +148,10 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Every manner on namespaces, and the first of each kind on Docker; those that share an ensemble together.
-
-    In a user-mode kernel, the first of each kind, and every manner of packets, which are why it is there.
-    """
+    """Every manner on namespaces, and the first of each kind on Docker; those that share an ensemble together."""
     manners = [(f"{kind} {target}", kind, target) for kind, targets in MANNERS.items() for target in targets]
     first = {kind: f"{kind} {targets[0]}" for kind, targets in MANNERS.items()}
-    chosen = [
-        (name, "namespaces")
-        for name, kind, _target in manners
-        if not inside() or kind == "packets" or name == first[kind]
-    ]
+    chosen = [(name, "namespaces") for name, _kind, _target in manners]
     if not inside():
         never = {offer.kind for offer in offers("docker") if offer.never}
         chosen += [(name, "docker") for kind, name in first.items() if kind not in never]

@@ -291,7 +291,9 @@ def test_a_stop_that_does_not_come_is_a_violation(place: str, tmp_path: Path) ->
     assert expectation.witnesses[1].operation
 
 
-@pytest.mark.parametrize("place", ["namespaces", *ON_ENGINE], indirect=True)
+@pytest.mark.parametrize(
+    "place", ["namespaces", "docker", pytest.param("docker-helper", marks=pytest.mark.long)], indirect=True
+)
 def test_faults_that_the_seed_draws(place: str, tmp_path: Path) -> None:
     """The first slot of `mixed`; which fault it is, is the same for this seed at all times."""
     request = make_request("mixed", seed=4, duration_s=18.0, testbed=place)

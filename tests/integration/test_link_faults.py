@@ -42,7 +42,11 @@ EVERYTHING = every_path(TOPOLOGY)
 HOSTS = [host.host for host in TOPOLOGY.hosts]
 
 
-@pytest.fixture(scope="module", params=TESTBEDS)
+#: The helper does on an engine what the agent does, and other tests show that of less.
+PLACES = [pytest.param(kind, marks=[pytest.mark.long] if kind == "docker-helper" else []) for kind in TESTBEDS]
+
+
+@pytest.fixture(scope="module", params=PLACES)
 def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """A testbed with all its hosts."""
     kind, root, image = str(request.param), tmp_path_factory.mktemp("links"), ""
@@ -295,9 +299,13 @@ assert settled() == before, "\\n".join(["before", before, "after", settled()])
 
 def test_a_nic_that_was_down_has_its_addresses_and_routes_again(namespaces_allowed: None) -> None:
     command("ip")
-    words = [command("unshare"), "--user", "--map-root-user", "--net", sys.executable, "-c", WITH_ROUTES]
+    in_own_namespace(WITH_ROUTES)
+
+
+def in_own_namespace(program: str, *arguments: str) -> list[str]:
+    """The lines that a program prints that stands in a network namespace of its own, with all rights there."""
     ran = subprocess.run(
-        words,
+        [command("unshare"), "--user", "--map-root-user", "--net", sys.executable, "-c", program, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
@@ -305,6 +313,99 @@ def test_a_nic_that_was_down_has_its_addresses_and_routes_again(namespaces_allow
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+#: A bridge that outlives the agent, with a container: what is left of it when an ending, or the container's own, comes
+#: between the death of the switch and that of its ports. Prints who is up: the bridge, and the container's port.
+OUTLIVING = """
+import os, subprocess, sys, threading, time
+from harness.testbed import wire
+from harness.testbed.network import Network
+from harness.testbed.spaces import Surroundings
+
+def ip(words):
+    return subprocess.run(["ip", *words.split()], check=True, capture_output=True, text=True).stdout
+
+def up():
+    lines = [ip(f"-o link show dev {name}") for name in ("br0", "port")]
+    return " ".join("up" if ",UP" in line or "<UP" in line else "down" for line in lines)
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+container = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+try:
+    wait_for(lambda: os.readlink(f"/proc/{container.pid}/ns/net") != os.readlink("/proc/self/ns/net"))
+    ip("link add br0 type bridge")
+    ip("link set br0 up")
+    ip(f"link add port type veth peer name eth0 netns {container.pid}")
+    ip("link set port master br0 up")
+    inside = ["nsenter", "--target", str(container.pid), "--net", "ip"]
+    for words in ("addr add 10.5.0.2/24 dev eth0", "link set eth0 up"):
+        subprocess.run([*inside, *words.split()], check=True)
+    network = Network(Surroundings.now())
+    addresses = (("zk1", "10.5.0.2"), ("c1", "10.5.0.3"))
+    hosts = tuple(wire.HostSpec(n, (wire.NicSpec("net1", a, 24),), n == "zk1") for n, a in addresses)
+    network.build(wire.Build(("net1",), hosts, wire.EngineSpec({"net1": "br0"}, None, "t")))
+    network.join("zk1", container.pid)
+    dead, alive = ((wire.LinkChange("net1", None, is_up),) for is_up in (False, True))
+    for _twice in range(2):
+        network.set_links(dead)
+        print("answered:", up())
+        network.settle()
+        network.settle()
+        print("settled:", up())
+        network.set_links(alive)
+        network.settle()
+        print("healed:", up())
+    network.set_links(dead)
+    if sys.argv[1] == "ends":
+        network.restore()
+        network.settle()
+        print("restored:", up())
+    elif sys.argv[1] == "ends meanwhile":
+        ending = threading.Thread(target=network.restore)
+        ending.start()
+        network.settle()
+        ending.join()
+        print("restored:", up())
+    else:
+        container.kill()
+        container.wait()
+        ip("link del port")
+        network.settle()
+        network.leave("zk1")
+        print("left:", *(link.up for link in network.looks.links()))
+        network.set_links(alive)
+        network.settle()
+        print("healed:", *(link.up for link in network.looks.links()))
+        network.restore()
+finally:
+    container.kill()
+    container.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "end"),
+    [
+        ("ends", ["restored: up up"]),
+        ("ends meanwhile", ["restored: up up"]),
+        ("has lost a container", ["left: False False False", "healed: True True True"]),
+    ],
+)
+def test_a_switch_that_died_a_moment_ago_is_given_back_whole(
+    namespaces_allowed: None, how: str, end: list[str]
+) -> None:
+    """Where the bridge is an engine's: also between the answer and what follows it."""
+    command("ip")
+    command("nsenter")
+    once = ["answered: down up", "settled: down down", "healed: up up"]
+    assert in_own_namespace(OUTLIVING, how) == [*once, *once, *end]
 
 
 #: Of containers that outlive whoever breaks them.

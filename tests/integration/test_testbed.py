@@ -7,7 +7,11 @@ import signal
 import socket
 import sys
 import time
+from array import array
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,8 @@ from harness.errors import TestbedError
 from harness.testbed.handles import Link, wait_until_connected
 from harness.testbed.namespaces import NamespacesTestbed
 from harness.topology.loader import load_topology
-from harness.topology.model import Topology
+from harness.topology.model import ClientHost, Nic, Topology
+from tests.integration.conftest import command
 
 Make = Callable[[Topology], NamespacesTestbed]
 ENV = {"PATH": os.environ["PATH"]}
@@ -87,6 +92,100 @@ def test_a_batch_changes_many_nics_within_milliseconds(make_testbed: Make) -> No
     started, ended = testbed.set_links([Link("net1"), Link("net2", "zk1"), Link("net2", "zk3")], up=False)
     assert 0 < ended - started < 1_000_000_000
     assert sum(not state.up for state in testbed.link_states()) == 1 + 6 + 2
+
+
+#: Says what time it is (CLOCK_MONOTONIC, nanoseconds) to an address, as often as it can, and writes down when.
+SPEAKER = """
+import socket, struct, sys, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as saying, open(sys.argv[1], "wb") as said:
+    saying.setblocking(False)
+    while True:
+        now = struct.pack("=q", time.monotonic_ns())
+        try:
+            saying.sendto(now, (sys.argv[2], 7000))
+        except OSError:
+            pass
+        said.write(now)
+"""
+#: Writes down what is said to it, and when it heard that.
+LISTENER = """
+import socket, struct, sys, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hearing, open(sys.argv[1], "wb") as heard:
+    hearing.bind((sys.argv[2], 7000))
+    while True:
+        heard.write(hearing.recv(8) + struct.pack("=q", time.monotonic_ns()))
+"""
+
+
+def stamps(path: Path) -> array[int]:
+    """What a speaker or a listener has written so far."""
+    found = array("q")
+    data = path.read_bytes()
+    found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
+    return found
+
+
+def is_newer(path: Path, than: int) -> bool:
+    """Whether the last of them is."""
+    size = path.stat().st_size // 8 * 8 if path.exists() else 0
+    if not size:
+        return False
+    with path.open("rb") as written:
+        written.seek(size - 8)
+        return int.from_bytes(written.read(8), sys.byteorder) > than
+
+
+def many_hosts(count: int) -> Topology:
+    """So many client hosts on one switch; more than a file may declare."""
+    clients = tuple(
+        ClientHost(f"h{n}", (Nic(f"h{n}", "net1", IPv4Address(f"10.77.1.{n}"), 24),)) for n in range(1, count + 1)
+    )
+    return replace(load_topology("single-net"), servers=(), client_hosts=clients)
+
+
+def test_nothing_passes_a_switch_from_the_answer_on_and_its_ports_lose_their_carrier(
+    make_testbed: Make, tmp_path: Path
+) -> None:
+    """Its last ports lose it milliseconds later; what was sent by then over these very ports does not arrive."""
+    testbed = make_testbed(many_hosts(50))
+    said, heard, last = tmp_path / "said", tmp_path / "heard", "10.77.1.50"
+    testbed.spawn("h50", [sys.executable, "-c", LISTENER, str(heard), last], ENV, tmp_path / "listener")
+    testbed.spawn("h49", [sys.executable, "-c", SPEAKER, str(said), last], ENV, tmp_path / "speaker")
+    silences = []
+    for _death in range(3):
+        passing = time.monotonic_ns()
+        wait_for(partial(is_newer, heard, passing))
+        before = {nic.host: nic.losses for nic in testbed.nic_states(["net1"])}
+        testbed.set_links([Link("net1")], up=False)
+        answered = time.monotonic_ns()
+        after = testbed.nic_states(["net1"])
+        assert {(nic.carrier, nic.losses - before[nic.host]) for nic in after} == {(False, 1)}
+        wait_for(partial(is_newer, said, answered))
+        silences.append((passing, answered, time.monotonic_ns()))
+        testbed.set_links([Link("net1")], up=True)
+    wait_for(partial(is_newer, heard, silences[-1][2]))
+    sent, told = stamps(said), stamps(heard)
+    arrived = list(zip(told[::2], told[1::2], strict=False))
+    for passing, answered, end in silences:
+        assert any(passing < at < answered for at, _heard in arrived)
+        assert any(answered < at < end for at in sent)
+        # what waits for a hardware address is sent when the switch is back
+        late = [(at - answered) / 1e6 for at, then in arrived if answered < at and then < end]
+        assert late == [], f"sent after the answer, and arrived: {late[:10]} ms"
+
+
+def test_a_port_that_is_gone_when_its_switch_dies_is_told_with_the_next_answer(
+    make_testbed: Make, tmp_path: Path
+) -> None:
+    """And only then: the switch is dead, its other ports have no carrier, and what was asked for meanwhile is done."""
+    testbed = make_testbed(load_topology("dual-net"))
+    remover = testbed.spawn("zk2", [command("ip"), "link", "del", "net1"], ENV, tmp_path / "o")
+    wait_for(lambda: testbed.exited(remover) is not None)
+    testbed.set_links([Link("net1")], up=False)
+    with pytest.raises(TestbedError, match="the kernel refused: No such device"):
+        testbed.set_links([Link("net2", "zk1")], up=False)
+    up = {(state.switch, state.host) for state in testbed.link_states() if state.up}
+    assert up == {("net2", None), ("net2", "zk2"), ("net2", "zk3"), ("net2", "c1")}
 
 
 def test_a_process_runs_on_its_host_and_is_paused_and_killed(make_testbed: Make, tmp_path: Path) -> None:

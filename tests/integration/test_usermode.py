@@ -295,7 +295,7 @@ def test_the_guest_ends_when_its_caller_is_killed(tmp_path: Path) -> None:
     # and `nothing_is_left`
 
 
-@pytest.mark.parametrize("plan", ["no-faults", "switch-failure"])
+@pytest.mark.parametrize("plan", [pytest.param("no-faults", marks=pytest.mark.long), "switch-failure"])
 def test_a_scenario_is_valid_in_it(plan: str, tmp_path: Path, namespaces_allowed: None, java: None) -> None:
     said = zkchaos("run", plan, "--kernel", "usermode", "--seed", "3", cwd=tmp_path, timeout=300)
     assert said.code == 0, said.out + said.err

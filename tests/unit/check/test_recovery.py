@@ -271,7 +271,7 @@ def test_the_control_experiment_is_told_as_such(topology: str, multi_address: bo
     verdict = check(evidence(operations, fault(5, 15), topology=topology, multi_address=multi_address))
     assert verdict.finding is Finding.VIOLATED
     assert verdict.summary.startswith("As the topology predicts")
-    assert "none until the fault was healed" in verdict.summary
+    assert "until after the fault was healed" in verdict.summary
     assert verdict.claims == ("NR-11",)
     (note,) = verdict.notes
     assert "NR-11" in note and why in note

@@ -54,10 +54,10 @@ class World:
 
 
 @contextmanager
-def world(seed: int = 1) -> Iterator[World]:
+def world(seed: int = 1, patience: float = 1.0) -> Iterator[World]:
     events: list[Event] = []
     with memory_ensemble(DUAL, events) as (ensemble, testbed):
-        yield World(Nemesis(ensemble, events.append, seed=seed), testbed, events)
+        yield World(Nemesis(ensemble, events.append, seed=seed, patience=patience), testbed, events)
 
 
 #: The life of a fault that does what it should.
@@ -249,6 +249,26 @@ def test_a_fault_that_does_not_bite_is_an_error_and_is_healed(monkeypatch: pytes
         assert caught.value.where == "switch-down net1"
         assert "failed 0" in it.story
         assert it.story[-1] == "after 0 False"
+
+
+@pytest.mark.parametrize(("patience", "seen"), [(1.0, False), (100.0, True)])
+def test_a_slow_machine_is_given_more_time(monkeypatch: pytest.MonkeyPatch, patience: float, seen: bool) -> None:
+    monkeypatch.setattr(module, "_HEAL_TIMEOUT", 0.05)
+    with world(patience=patience) as it:
+        cut = it.nemesis.link_down("zk3", "net2")
+        cut.__enter__()
+        it.testbed.disobedient.add(Link("net2", "zk3"))
+        timer = threading.Timer(0.3, it.testbed.disobedient.clear)
+        restored = threading.Timer(0.4, it.testbed.set_links, [[Link("net2", "zk3")]], {"up": True})
+        for each in (timer, restored):
+            each.start()
+        if seen:
+            cut.__exit__(None, None, None)
+        else:
+            with pytest.raises(FaultError, match=r"did not heal within 0\.05 s"):
+                cut.__exit__(None, None, None)
+        for each in (timer, restored):
+            each.join()
 
 
 def test_half_a_fault_is_not_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,7 +272,7 @@ def test_everything_that_is_listed_is_bounded(tmp_path: Path) -> None:
     page = report(run)
     assert run.folder.report_file.stat().st_size < 600_000
     assert "and 460 more faults" in page.text
-    assert "500 faults between 0.5 s and 13.0 s (500 times switch-down)" in page.text
+    assert "500 faults between 0.5 s and 13.0 s (switch-down 500 times)" in page.text
     assert "and 980 more in verdicts.json" in page.text
 
 

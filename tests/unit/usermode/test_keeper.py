@@ -97,3 +97,12 @@ def test_the_kernel_alone_holds_its_pipes() -> None:
         assert os.read(said, 100) == b""  # while the keeper lives
         assert process.poll() is None
         os.close(ours)
+
+
+def test_the_kernel_and_all_its_helpers_stay_on_one_processor() -> None:
+    with kept("bash", "-c", KERNEL) as (_process, ours, said):
+        found = [os.sched_getaffinity(pid) for pid in members(said)]
+        os.close(ours)
+    assert len(found) == 2
+    assert found[0] == found[1] <= os.sched_getaffinity(0)
+    assert len(found[0]) == 1

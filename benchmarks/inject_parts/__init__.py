@@ -1,0 +1,1 @@
+"""What `benchmarks/inject.py` compares faults with: programs, and the kernel alone."""
