@@ -39,7 +39,7 @@ def test_a_plan_that_is_late_is_waited_for() -> None:
     plan: Future[None] = Future()
     timer = threading.Timer(0.6, plan.set_result, [None])
     timer.start()
-    assert 0.6 <= waited(plan) < 4
+    assert 0.5 < waited(plan) < 4  # the timer began a little earlier
     timer.join()
 
 
